@@ -1,0 +1,115 @@
+//! Inbox of `actors/inference`: a closed vocabulary of what may be asked of a model. Requests name a model and texts;
+//! replies are numbers.
+
+use std::{fmt, sync::Arc};
+
+use actix::Message;
+use serde::{Deserialize, Serialize};
+
+/// The catalogue name of a model, e.g. `all-MiniLM-L6-v2`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModelName(pub Arc<str>);
+
+/// Sentence embeddings: one row for each text, in order. Identical texts are computed once.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<Arc<[f32]>>, InferenceError>")]
+pub struct Embed {
+    /// An encoder.
+    pub model: ModelName,
+    /// Any text, the empty one included; cut at the model's maximum length, special tokens kept.
+    pub texts: Vec<Arc<str>>,
+    /// How token states become one row.
+    pub pooling: Pooling,
+}
+
+/// How token states become one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// Mean over the attention mask.
+    Mean,
+    /// Mean over the attention mask, then scaled to length 1.
+    MeanNormalised,
+}
+
+/// How probable a causal model finds each completion after the prompt: the mean log-probability of the completion's
+/// tokens, in the order of the completions. The shared prefix is computed once.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<LogProbability>, InferenceError>")]
+pub struct LogProb {
+    /// A causal model.
+    pub model: ModelName,
+    /// What the completions follow.
+    pub prompt: Arc<str>,
+    /// Any text; prompt and completion are tokenised together.
+    pub completions: Vec<Arc<str>>,
+    /// Divides (or multiplies, when negative) a logit by this to the power of the token's earlier count in the
+    /// completion; 1 is no penalty, the reference uses 1.2 (`reward/dpo.py`).
+    pub repetition_penalty: f32,
+}
+
+/// The answer for one completion.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogProbability {
+    /// Mean over the completion's tokens; `None` when it has no token of its own, or the prompt alone fills the model.
+    pub mean: Option<f32>,
+    /// How many tokens that mean is over.
+    pub tokens: usize,
+}
+
+/// Asks which models are loaded, for the record of a step.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Vec<LoadedModel>")]
+pub struct Models;
+
+/// A model on the device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedModel {
+    /// Its catalogue name.
+    pub model: ModelName,
+    /// sha256 of each file, by file name.
+    pub digests: Vec<(String, String)>,
+}
+
+/// Cloneable on purpose: one failed batch is told to every caller in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InferenceError {
+    /// The model is not loaded, or cannot do what was asked of it.
+    #[error("model `{model}` cannot serve {asked}: {reason}")]
+    WrongModel {
+        /// Which.
+        model: ModelName,
+        /// The kind of request.
+        asked: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The device refused even a single row.
+    #[error("model `{model}` failed on the device: {reason}")]
+    Device {
+        /// Which.
+        model: ModelName,
+        /// The device's words.
+        reason: String,
+    },
+    /// The engine is closing.
+    #[error("the inference engine is closed")]
+    Closed,
+}
+
+// === impl ModelName ===
+
+impl ModelName {
+    /// Names a model.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

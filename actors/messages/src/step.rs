@@ -1,0 +1,238 @@
+//! A settled step: the input that is appended to the ledger, and the outcome folded from it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Block, Completion, Hotkey, StepId, StepName, Uid};
+
+/// The version written into every [`StepRecord`]; raised when a reader of the old shape would misread the new one.
+pub const STEP_RECORD_VERSION: u16 = 1;
+
+/// Everything that went into a step and cannot be computed again: what the ledger appends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// [`STEP_RECORD_VERSION`] of the writer.
+    pub version: u16,
+    /// Which step of which forward.
+    pub step: StepId,
+    /// What was asked for.
+    pub name: StepName,
+    /// The block known when the step began.
+    pub block: Block,
+    /// Wall clock when the step began, seconds since 1970.
+    pub started_at: f64,
+    /// From the draw of the prompt until the raw scores were there.
+    pub length_seconds: f64,
+    /// The root seed of the run: with the step id it gives every random choice again.
+    pub seed: u64,
+    /// `openvalidators` version that wrote this.
+    pub code_version: String,
+    /// Where the context of the forward came from.
+    pub source: String,
+    /// The prompt as sent to the miners.
+    pub prompt: String,
+    /// The text the prompt was made about, before the template; what relevance compares with.
+    pub base_text: String,
+    /// The miners asked, with the odds of each having been chosen.
+    pub asked: Vec<Asked>,
+    /// One for each miner asked, in the same order.
+    pub completions: Vec<Completion>,
+    /// Raw scores, or why there are none.
+    pub scoring: Scoring,
+    /// sha256 of each model and tokenizer file that took part, by name.
+    pub digests: BTreeMap<String, String>,
+}
+
+/// A miner that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its place.
+    pub uid: Uid,
+    /// Who held it.
+    pub hotkey: Hotkey,
+    /// The probability with which the router chose it for this step, in 0..=1.
+    pub propensity: f64,
+}
+
+/// Whether a step could be scored at all. A step that could not is never scored zero.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scoring {
+    /// Raw scores of every reward and filter.
+    Scored(RawScores),
+    /// No scores: a model was unreachable, out of memory, shut down.
+    Unscored {
+        /// For people and logs.
+        reason: String,
+    },
+}
+
+/// What the models said, before any state touches it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RawScores {
+    /// One column for each reward function, by the reference's name.
+    pub rewards: Vec<Column>,
+    /// One column for each filter: 1 passes, 0 blocks, or a factor between.
+    pub filters: Vec<Column>,
+    /// New embeddings that the diversity filter will remember.
+    pub embeddings: Option<Embeddings>,
+}
+
+/// One number for each completion of a step, in their order; `None` where the completion failed or had no finite score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    /// The reward's or filter's name.
+    pub name: String,
+    /// Aligned with the completions.
+    pub values: Vec<Option<f32>>,
+}
+
+/// Sentence embeddings of the successful completions, row after row, stored as little-endian f32 in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Embeddings {
+    /// The model that made them: rows of different models are not comparable.
+    pub model: String,
+    /// Length of a row.
+    pub width: usize,
+    /// Index into the completions, one for each row.
+    pub completions: Vec<usize>,
+    /// `completions.len() * width` numbers.
+    #[serde(with = "f32_hex")]
+    pub rows: Vec<f32>,
+}
+
+/// What the folds made of a [`StepRecord`]: rebuildable, hence a derived row of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepOutcome {
+    /// The step counts.
+    Scored(Scored),
+    /// The step counts for nobody.
+    Unscored {
+        /// As in [`Scoring::Unscored`], or why the fold refused it.
+        reason: String,
+    },
+}
+
+/// Final numbers of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// Each reward column after the running normaliser.
+    pub normalised: Vec<Column>,
+    /// Each filter column as applied (state-dependent ones differ from the raw column).
+    pub filters: Vec<Column>,
+    /// Weighted sum of rewards × product of filters, one for each completion; 0 for a failed one.
+    pub rewards: Vec<Reward>,
+    /// Index of the completion that becomes the next prompt; `None` when no completion earned more than 0.
+    pub best: Option<usize>,
+}
+
+/// A final reward: finite by construction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f32", into = "f32")]
+pub struct Reward(f32);
+
+/// A NaN or infinity where a score was due.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("a reward must be finite, found {0}")]
+pub struct NotFinite(pub f32);
+
+// === impl StepOutcome ===
+
+impl StepOutcome {
+    /// The final numbers, if the step counts.
+    #[must_use]
+    pub fn scored(&self) -> Option<&Scored> {
+        match self {
+            Self::Scored(scored) => Some(scored),
+            Self::Unscored { .. } => None,
+        }
+    }
+}
+
+// === impl Reward ===
+
+impl Reward {
+    /// No reward.
+    pub const ZERO: Self = Self(0.0);
+
+    /// # Errors
+    /// When the value is NaN or infinite.
+    pub fn new(value: f32) -> Result<Self, NotFinite> {
+        if value.is_finite() { Ok(Self(value)) } else { Err(NotFinite(value)) }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+impl TryFrom<f32> for Reward {
+    type Error = NotFinite;
+
+    fn try_from(value: f32) -> Result<Self, Self::Error> {
+        Self::new(value)
+    }
+}
+
+impl From<Reward> for f32 {
+    fn from(reward: Reward) -> Self {
+        reward.0
+    }
+}
+
+// === Embeddings on disk ===
+
+/// Exact and half the size of decimal digits; JSON has no bytes.
+mod f32_hex {
+    use std::{borrow::Cow, fmt::Write};
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(rows: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(rows.len() * 8);
+        for byte in rows.iter().flat_map(|value| value.to_le_bytes()) {
+            let _ = write!(text, "{byte:02x}");
+        }
+        serializer.serialize_str(&text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        if text.len() % 8 != 0 || !text.is_ascii() {
+            return Err(D::Error::custom("embeddings must be groups of 8 hexadecimal digits"));
+        }
+        (0..text.len() / 8)
+            .map(|i| {
+                u32::from_str_radix(&text[i * 8..i * 8 + 8], 16)
+                    .map(|bits| f32::from_bits(bits.swap_bytes()))
+                    .map_err(D::Error::custom)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reward_refuses_what_is_not_finite() {
+        assert!(Reward::new(f32::NAN).is_err());
+        assert!(Reward::new(f32::INFINITY).is_err());
+        assert!(Reward::new(0.25).is_ok());
+        assert!(serde_json::from_str::<Reward>("1e999").is_err());
+    }
+
+    #[test]
+    fn embeddings_survive_json_bit_for_bit() {
+        let rows = vec![0.1, -3.25e-38, f32::MAX, -0.0];
+        let kept = Embeddings { model: "m".into(), width: 2, completions: vec![0, 3], rows };
+        let json = serde_json::to_string(&kept).unwrap();
+        assert_eq!(serde_json::from_str::<Embeddings>(&json).unwrap(), kept);
+        assert!(serde_json::from_str::<Embeddings>(&json.replace("cdcc", "zzzz")).is_err());
+    }
+}
