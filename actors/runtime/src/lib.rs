@@ -1,1 +1,30 @@
-//! runtime
+//! What every actor stands on: bounded mailboxes, supervision that sees panics, clocks that tests drive, derived
+//! randomness, backoff, and an ordered shutdown. No domain knowledge.
+//!
+//! actix gives actors; it does not give bounds, and it does not survive panics (measured: `docs/architecture.md`,
+//! "What actix really does"). So:
+//!
+//! * [`Mailbox`] is the only way to send. A place is taken *before* sending and travels inside the [`Envelope`].
+//! * [`supervise`] makes an actor from its factory, notices how it ends, and makes it anew within a [`RestartBudget`].
+//! * [`Shutdown`] carries the first reason to stop; [`close_in_order`] closes what runs, naming who is late.
+//! * [`Clock`] and [`Seed`] are handed down: nothing else in the project reads the time or draws a random number.
+
+mod backoff;
+mod clock;
+mod closing;
+mod mailbox;
+mod metrics;
+mod seed;
+mod shutdown;
+mod supervision;
+#[cfg(test)]
+mod supervision_tests;
+pub mod testing;
+
+pub use backoff::Backoff;
+pub use clock::{Clock, DrivenClock, SharedClock, SystemClock};
+pub use closing::{Late, Stage, close_in_order};
+pub use mailbox::{CallError, Envelope, Inbox, InboxHealth, Mailbox, Place, Refused};
+pub use seed::Seed;
+pub use shutdown::{Reason, Shutdown};
+pub use supervision::{ActorThread, BoxError, RestartBudget, Stop, Supervision, supervise};
