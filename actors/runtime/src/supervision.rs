@@ -157,6 +157,8 @@ impl Life {
             _ = self.stopping.wait_for(|stop| *stop) => {
                 let stopped = address.send(Stop).await;
                 life.abort();
+                // Until the actor is dropped it may still hold what the next one needs, e.g. the lock of a directory.
+                let _ = life.await;
                 stopped.map_err(|_| "panicked in its last message".to_owned())
             }
         }
