@@ -275,6 +275,14 @@ where
         }
     }
 
+    /// Waits until an actor is behind this mailbox.
+    ///
+    /// # Errors
+    /// [`CallError::NeverStarted`] when the door is closed.
+    pub async fn ready(&self) -> Result<(), CallError> {
+        self.actor().await.map(drop)
+    }
+
     /// Puts an actor behind this mailbox, in the place of the one before.
     pub fn attach<A>(&self, actor: &Addr<A>)
     where
