@@ -14,7 +14,7 @@ pub struct Score {
     pub name: StepName,
     /// The prompt as sent.
     pub prompt: Arc<str>,
-    /// The text the prompt was made about.
+    /// The text the prompt was made about; for augment the prompt itself.
     pub base_text: Arc<str>,
     /// Questions and answers already used in this forward: repeating one earns nothing.
     pub used: Arc<[String]>,

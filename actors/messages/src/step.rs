@@ -32,7 +32,8 @@ pub struct StepRecord {
     pub source: String,
     /// The prompt as sent to the miners.
     pub prompt: String,
-    /// The text the prompt was made about, before the template; what relevance compares with.
+    /// What relevance compares with: the text the prompt was made about, before the template; for augment, as in the
+    /// reference, the prompt itself.
     pub base_text: String,
     /// The miners asked, with the odds of each having been chosen.
     pub asked: Vec<Asked>,
