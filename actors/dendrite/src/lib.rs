@@ -1,1 +1,36 @@
-//! dendrite
+//! Asks miners: one signed request to each, all at once, with one deadline for the step. And serves an axon, the other
+//! end of the same wire.
+//!
+//! `actors/prompts` sends [`Query`](openvalidators_messages::dendrite::Query); the dendrite sends to nobody but miners.
+//! Every query ends with one completion per miner, in order, whatever happened; a query as a whole cannot fail.
+//!
+//! * Slow miners cost the others nothing: there is no limit over all connections, and the deadline ends what still hangs.
+//! * Hostile miners are held to limits on heads, bodies and addresses ([`Config`]); see [`response`] for how each ends.
+//! * Full: the inbox's places are the steps in flight; senders wait for one.
+//! * Dead: connections and lanes live in [`Dendrite`], outside the actor; a fresh actor goes on with them. A query asked
+//!   again is a second set of requests to the same miners, and harmless.
+//!
+//! The wire is the Synapse protocol of bittensor 6 to 10 ([`synapse`]), with signatures as in [`signed_message`].
+//!
+//! [`signed_message`]: synapse::signed_message
+
+mod actor;
+pub mod address;
+pub mod axon;
+mod client;
+mod config;
+mod dendrite;
+mod metrics;
+pub mod python_json;
+pub mod python_repr;
+pub mod response;
+mod signing;
+pub mod synapse;
+#[cfg(test)]
+mod testing;
+mod unicode13;
+
+pub use actor::{DendriteActor, Mailboxes};
+pub use config::{Config, ConfigError};
+pub use dendrite::Dendrite;
+pub use metrics::Metrics;
