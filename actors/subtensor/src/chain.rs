@@ -1,0 +1,56 @@
+//! What a validator needs of a chain.
+
+use std::{future::Future, time::Duration};
+
+use async_trait::async_trait;
+use futures::future::{Either, select};
+use openvalidators_messages::{
+    Axon, Block, Metagraph, Uid,
+    subtensor::{ChainError, SetWeights, Submission},
+};
+use openvalidators_runtime::Clock;
+
+/// A chain, seen by one hotkey: who submits is part of the connection, not of each call.
+///
+/// Every method may be dropped at any time; a transaction that was sent may then still be included. No method retries,
+/// and none has a deadline of its own: both are the caller's ([`with_deadline`]). The four ways of failing are those of
+/// [`ChainError`]: refused by the pool, in a block but failed, unreachable, bad answer.
+#[async_trait]
+pub trait Chain: Send + Sync {
+    /// Waits for a block after this one and returns the newest. Blocks may be skipped; none comes twice.
+    async fn next_block(&self, after: Block) -> Result<Block, ChainError>;
+
+    /// The subnet at the head, everything read at that one block.
+    async fn metagraph(&self) -> Result<Metagraph, ChainError>;
+
+    /// Puts weights on the chain by the subnet's rule, directly or as a commit, and waits for their block. Success means
+    /// that the transaction succeeded in that block; a commit can still fail at its reveal, and only
+    /// [`Chain::weights_of`] shows it.
+    async fn submit_weights(&self, weights: &SetWeights) -> Result<Submission, ChainError>;
+
+    /// A row of weights as the chain stores it at the head, the largest 65535; empty when none were set.
+    async fn weights_of(&self, uid: Uid) -> Result<Vec<(Uid, u16)>, ChainError>;
+
+    /// Advertises where this hotkey listens; returns the block that holds it.
+    async fn serve_axon(&self, axon: Axon) -> Result<Block, ChainError>;
+}
+
+/// Gives a call a deadline by the given clock.
+///
+/// # Errors
+/// The call's own, or [`ChainError::Unreachable`] when the deadline comes first: the call is dropped, and what it sent
+/// may still take effect.
+pub async fn with_deadline<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    call: &str,
+    answer: impl Future<Output = Result<T, ChainError>>,
+) -> Result<T, ChainError> {
+    match select(std::pin::pin!(answer), clock.sleep(limit)).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(_) => Err(ChainError::Unreachable {
+            call: call.to_owned(),
+            reason: format!("no answer within {} s", limit.as_secs_f64()),
+        }),
+    }
+}

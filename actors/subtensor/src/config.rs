@@ -1,0 +1,250 @@
+//! The operator's settings of the chain.
+
+use std::{fmt, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+
+use openvalidators_messages::Netuid;
+use openvalidators_runtime::{Backoff, Seed, SharedClock};
+use serde::{Deserialize, Serialize};
+
+use crate::local::{LocalChain, LocalChainConfig, LocalChainError, LocalClient, LocalNetwork};
+
+/// The local chain's file in the validator's state directory.
+const STATE_FILE: &str = "local-chain.json";
+
+/// Which chain, and how patient to be with it. The defaults are the local network's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChainConfig {
+    /// `local`: a chain inside this process. `local://127.0.0.1:9944`: a local chain's server on this machine.
+    pub endpoint: Endpoint,
+    /// The subnet.
+    pub netuid: u16,
+    /// Deadline of one read.
+    pub read_timeout_seconds: f64,
+    /// Attempts of one read, with waits between them.
+    pub read_attempts: usize,
+    /// Deadline of one submission, until it is in a block. Submissions are never repeated here.
+    pub submit_timeout_seconds: f64,
+    /// How long to wait for the next block before the chain counts as unreachable.
+    pub block_timeout_seconds: f64,
+    /// The first wait after a failure; each further one is twice as long.
+    pub retry_first_seconds: f64,
+    /// The longest wait after a failure.
+    pub retry_longest_seconds: f64,
+    /// The local chain, where this process runs it.
+    pub local: LocalChainConfig,
+}
+
+/// Where the chain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Inside this process.
+    InProcess,
+    /// A local chain's server.
+    LocalServer(SocketAddr),
+}
+
+/// A setting that reaches no chain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainConfigError {
+    /// No endpoint.
+    #[error("chain.endpoint `{found}` is none: set `local`, or `local://127.0.0.1:PORT` ({reason})")]
+    Endpoint {
+        /// What is set.
+        found: String,
+        /// Why it is none.
+        reason: String,
+    },
+    /// No duration or count.
+    #[error("chain.{key} is {found}: set {remedy}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must be.
+        remedy: &'static str,
+    },
+}
+
+/// The longest deadline or wait that can be set.
+const MAX_SECONDS: f64 = 86_400.0;
+/// Most attempts of a read that can be set.
+const MAX_READ_ATTEMPTS: usize = 100;
+
+// === impl ChainConfig ===
+
+impl Default for ChainConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: Endpoint::InProcess,
+            netuid: 1,
+            read_timeout_seconds: 20.0,
+            read_attempts: 4,
+            submit_timeout_seconds: 60.0,
+            block_timeout_seconds: 60.0,
+            retry_first_seconds: 0.5,
+            retry_longest_seconds: 30.0,
+            local: LocalChainConfig::default(),
+        }
+    }
+}
+
+impl ChainConfig {
+    /// Refuses what cannot work, before anything starts.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range, by its key.
+    pub fn check(&self) -> Result<(), ChainConfigError> {
+        let durations = [
+            ("read_timeout_seconds", self.read_timeout_seconds),
+            ("submit_timeout_seconds", self.submit_timeout_seconds),
+            ("block_timeout_seconds", self.block_timeout_seconds),
+            ("retry_first_seconds", self.retry_first_seconds),
+            ("retry_longest_seconds", self.retry_longest_seconds),
+        ];
+        for (key, value) in durations {
+            if !(value > 0.0 && value <= MAX_SECONDS) {
+                let remedy = "more than 0 and at most 86400 seconds";
+                return Err(ChainConfigError::Value { key, found: value.to_string(), remedy });
+            }
+        }
+        if !(1..=MAX_READ_ATTEMPTS).contains(&self.read_attempts) {
+            let (key, found) = ("read_attempts", self.read_attempts.to_string());
+            return Err(ChainConfigError::Value { key, found, remedy: "1 to 100" });
+        }
+        if self.endpoint == Endpoint::InProcess
+            && let Err(error) = self.local.rules(Netuid(self.netuid))
+        {
+            return Err(ChainConfigError::Value {
+                key: "local",
+                found: error.to_string(),
+                remedy: "the value it names",
+            });
+        }
+        Ok(())
+    }
+
+    /// The local network these settings name: started in this process, with its state in `state_directory` if there is
+    /// one, or reached through its socket. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the chain inside the process cannot start.
+    pub fn local_network(
+        &self,
+        clock: &SharedClock,
+        seed: Seed,
+        state_directory: Option<&Path>,
+    ) -> Result<LocalNetwork, LocalChainError> {
+        match self.endpoint {
+            Endpoint::InProcess => {
+                let file = state_directory.map(|directory| directory.join(STATE_FILE));
+                let netuid = Netuid(self.netuid);
+                LocalChain::start(&self.local, netuid, clock.clone(), seed, file.as_deref()).map(LocalNetwork::new)
+            }
+            Endpoint::LocalServer(address) => {
+                let timeout = self.submit_timeout().max(self.read_timeout());
+                Ok(LocalNetwork::new(LocalClient::new(address, clock.clone(), timeout)))
+            }
+        }
+    }
+
+    pub(crate) fn read_timeout(&self) -> Duration {
+        seconds(self.read_timeout_seconds)
+    }
+
+    pub(crate) fn submit_timeout(&self) -> Duration {
+        seconds(self.submit_timeout_seconds)
+    }
+
+    pub(crate) fn block_timeout(&self) -> Duration {
+        seconds(self.block_timeout_seconds)
+    }
+
+    pub(crate) fn backoff(&self, retries: usize) -> Backoff {
+        let (first, longest) = (seconds(self.retry_first_seconds), seconds(self.retry_longest_seconds));
+        Backoff { first, longest: longest.max(first), retries }
+    }
+}
+
+/// Never panics, whatever was set: [`ChainConfig::check`] is what refuses.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value.clamp(0.0, MAX_SECONDS)).unwrap_or_default()
+}
+
+// === impl Endpoint ===
+
+impl FromStr for Endpoint {
+    type Err = ChainConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let none = |reason: &str| ChainConfigError::Endpoint { found: text.to_owned(), reason: reason.to_owned() };
+        if text == "local" {
+            return Ok(Self::InProcess);
+        }
+        if text.starts_with("ws://") || text.starts_with("wss://") {
+            return Err(none("this version speaks to local chains only"));
+        }
+        let address = text.strip_prefix("local://").ok_or_else(|| none("it begins with neither"))?;
+        let address: SocketAddr = address.parse().map_err(|_| none("no IP address and port follow local://"))?;
+        if !address.ip().is_loopback() {
+            return Err(none("a local chain trusts its callers and is reached on loopback only"));
+        }
+        Ok(Self::LocalServer(address))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InProcess => f.write_str("local"),
+            Self::LocalServer(address) => write!(f, "local://{address}"),
+        }
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_read_or_refused_with_a_remedy() {
+        for text in ["local", "local://127.0.0.1:9944", "local://[::1]:9944"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        for text in ["", "127.0.0.1:9944", "local://0.0.0.0:9944", "local://here", "wss://entrypoint-finney"] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(error.contains("local://127.0.0.1:PORT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_default_can_be_used_and_nonsense_cannot() {
+        let config = ChainConfig::default();
+        config.check().unwrap();
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ChainConfig>(&text).unwrap(), config);
+        assert!(serde_json::from_str::<ChainConfig>("{\"endpoints\":\"local\"}").is_err());
+        for (key, config) in [
+            ("read_timeout_seconds", ChainConfig { read_timeout_seconds: f64::NAN, ..config.clone() }),
+            ("block_timeout_seconds", ChainConfig { block_timeout_seconds: -1.0, ..config.clone() }),
+            ("read_attempts", ChainConfig { read_attempts: 0, ..config.clone() }),
+            ("tempo", ChainConfig { local: LocalChainConfig { tempo: 0, ..config.local.clone() }, ..config.clone() }),
+        ] {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}
