@@ -1,0 +1,126 @@
+//! The actor: messages in, numbers out. It holds no state; the engine behind it outlives it.
+
+use std::sync::Arc;
+
+use actix::{
+    Actor, Addr, Context, Handler, Message,
+    dev::{MessageResponse, OneshotSender},
+};
+use futures::{FutureExt, future::BoxFuture};
+use openvalidators_messages::inference::{Embed, LogProb, Models};
+use openvalidators_runtime::{Stop, Envelope, Inbox, Mailbox};
+use prometheus::Registry;
+
+use crate::engine::Engine;
+
+/// Every way to ask for inference, through one inbox.
+#[derive(Clone)]
+pub struct Mailboxes {
+    /// The inbox they share.
+    pub inbox: Inbox,
+    /// Embeddings.
+    pub embed: Mailbox<Embed>,
+    /// Log-probabilities.
+    pub log_prob: Mailbox<LogProb>,
+    /// What is loaded.
+    pub models: Mailbox<Models>,
+}
+
+/// Hands requests to an [`Engine`], many at a time; each keeps its place in the inbox until it is answered.
+pub struct InferenceActor {
+    engine: Arc<dyn Engine>,
+}
+
+/// An answer that is worked at only while someone waits for it: when the caller goes, the work is dropped, wherever it
+/// is. actix alone would finish it for nobody.
+pub struct WhileAwaited<T>(BoxFuture<'static, T>);
+
+// === impl Mailboxes ===
+
+impl Mailboxes {
+    /// Opens the inbox `inference` with `capacity` places.
+    ///
+    /// # Errors
+    /// When the registry has an inbox of this name already.
+    pub fn new(capacity: usize, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let inbox = Inbox::new("inference", capacity, registry)?;
+        Ok(Self { embed: inbox.mailbox(), log_prob: inbox.mailbox(), models: inbox.mailbox(), inbox })
+    }
+
+    /// Points every mailbox at `actor`.
+    pub fn attach(&self, actor: &Addr<InferenceActor>) {
+        self.embed.attach(actor);
+        self.log_prob.attach(actor);
+        self.models.attach(actor);
+    }
+}
+
+// === impl InferenceActor ===
+
+impl InferenceActor {
+    /// An actor in front of `engine`.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+impl Actor for InferenceActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Stop> for InferenceActor {
+    type Result = ();
+
+    /// Nothing to put in safety.
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) {}
+}
+
+impl Handler<Envelope<Embed>> for InferenceActor {
+    type Result = WhileAwaited<<Embed as Message>::Result>;
+
+    fn handle(&mut self, envelope: Envelope<Embed>, _: &mut Self::Context) -> Self::Result {
+        let (engine, (request, place)) = (self.engine.clone(), envelope.open());
+        WhileAwaited(async move { (engine.embed(request).await, place).0 }.boxed())
+    }
+}
+
+impl Handler<Envelope<LogProb>> for InferenceActor {
+    type Result = WhileAwaited<<LogProb as Message>::Result>;
+
+    fn handle(&mut self, envelope: Envelope<LogProb>, _: &mut Self::Context) -> Self::Result {
+        let (engine, (request, place)) = (self.engine.clone(), envelope.open());
+        WhileAwaited(async move { (engine.log_prob(request).await, place).0 }.boxed())
+    }
+}
+
+impl Handler<Envelope<Models>> for InferenceActor {
+    type Result = WhileAwaited<<Models as Message>::Result>;
+
+    fn handle(&mut self, envelope: Envelope<Models>, _: &mut Self::Context) -> Self::Result {
+        let (engine, (_, place)) = (self.engine.clone(), envelope.open());
+        WhileAwaited(async move { (engine.models().await, place).0 }.boxed())
+    }
+}
+
+// === impl WhileAwaited ===
+
+impl<A, M> MessageResponse<A, M> for WhileAwaited<M::Result>
+where
+    A: Actor,
+    M: Message,
+    M::Result: Send,
+{
+    fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<M::Result>>) {
+        let Some(mut reply) = reply else { return };
+        actix::spawn(async move {
+            tokio::select! {
+                answer = self.0 => drop(reply.send(answer)),
+                () = reply.closed() => {}
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

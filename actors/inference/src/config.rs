@@ -1,0 +1,39 @@
+//! What the operator may set.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of inference on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Threads that compute; 0 is one for each core.
+    pub threads: usize,
+    /// Tokens computed together. More is no faster on a processor once a batch fills its caches, and takes more memory.
+    pub batch_tokens: usize,
+    /// Requests that may wait for the device; further callers wait for a place.
+    pub queue_capacity: usize,
+    /// Places in the actor's inbox: requests being tokenised, waiting for the device or computed.
+    pub mailbox_capacity: usize,
+    /// The longest text a causal model is asked to score, prompt included, however long its context. A longer completion
+    /// is cut; a prompt that leaves no room has no score. Bounds what one miner can make the device do.
+    pub max_sequence_tokens: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { threads: 0, batch_tokens: 2_048, queue_capacity: 32, mailbox_capacity: 64, max_sequence_tokens: 2_048 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_an_error_and_a_missing_one_the_default() {
+        let error = serde_json::from_str::<Config>(r#"{"batch_token": 1}"#).unwrap_err().to_string();
+        assert!(error.contains("batch_token"), "{error}");
+        let config: Config = serde_json::from_str(r#"{"threads": 3}"#).unwrap();
+        assert_eq!(config, Config { threads: 3, ..Config::default() });
+    }
+}

@@ -1,0 +1,239 @@
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use candle_core::{Device as CandleDevice, Tensor};
+use openvalidators_runtime::SystemClock;
+use prometheus::Registry;
+
+use super::*;
+use crate::models::{Past, llama_gguf::tests::tiny};
+
+const MODEL: &str = "double";
+
+/// The real device runs out of memory or panics when it pleases; this one when told. A token's state is its id.
+struct Moody {
+    /// More rows at once are out of memory.
+    most_rows: usize,
+    /// Each forward pass says that it begins and waits to be let go on, where a test wants to.
+    gate: Option<Mutex<(SyncSender<usize>, Receiver<()>)>>,
+}
+
+/// The id at which it panics, and the one it refuses.
+const PANIC: u32 = 666;
+const REFUSE: u32 = 13;
+
+impl Encoder for Moody {
+    fn max_tokens(&self) -> usize {
+        100
+    }
+
+    fn forward(&self, batch: &Packed) -> candle_core::Result<Tensor> {
+        if let Some(gate) = &self.gate {
+            let gate = gate.lock();
+            gate.0.send(batch.lengths().len()).unwrap();
+            gate.1.recv().unwrap();
+        }
+        assert!(!batch.ids().contains(&PANIC), "an evil token");
+        if batch.lengths().len() > self.most_rows || batch.ids().contains(&REFUSE) {
+            candle_core::bail!("out of memory");
+        }
+        let states: Vec<f32> = batch.ids().iter().map(|&id| id as f32).collect();
+        Tensor::from_vec(states, (batch.ids().len(), 1), &CandleDevice::Cpu)
+    }
+}
+
+struct Gate {
+    began: Receiver<usize>,
+    go_on: SyncSender<()>,
+}
+
+fn gated() -> (Moody, Gate) {
+    let (begin, began) = sync_channel(8);
+    let (go_on, wait) = sync_channel(8);
+    (Moody { most_rows: 100, gate: Some(Mutex::new((begin, wait))) }, Gate { began, go_on })
+}
+
+fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
+    let metrics = Metrics::new(&Registry::new()).unwrap();
+    let device = Device {
+        networks: [(ModelName::new(MODEL), network)].into(),
+        batch_tokens,
+        queue_capacity: 8,
+        threads: rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap(),
+        metrics: metrics.clone(),
+        clock: SystemClock::shared(),
+    };
+    (DeviceThread::spawn(device).unwrap(), metrics)
+}
+
+type Answer<T> = oneshot::Receiver<Result<Vec<T>, InferenceError>>;
+
+async fn ask(device: &DeviceThread, ids: &[u32]) -> Answer<Arc<[f32]>> {
+    let (reply, answer) = oneshot::channel();
+    let rows = ids.iter().map(|&id| Arc::from([id])).collect();
+    device.submit(Job::Embed(EmbedJob { model: ModelName::new(MODEL), rows, pooling: Pooling::Mean, reply })).await;
+    answer
+}
+
+async fn values(answer: Answer<Arc<[f32]>>) -> Result<Vec<f32>, InferenceError> {
+    answer.await.unwrap().map(|rows| rows.iter().map(|row| row[0]).collect())
+}
+
+fn count(counter: &prometheus::IntCounterVec) -> u64 {
+    counter.with_label_values(&[MODEL]).get()
+}
+
+#[tokio::test]
+async fn a_batch_too_large_is_split_and_the_answer_is_the_same() {
+    let network = Moody { most_rows: 2, gate: None };
+    let (device, metrics) = spawn(Network::Encoder(Box::new(network)), 1_000);
+    assert_eq!(values(ask(&device, &[5, 6, 7, 8, 9, 5]).await).await.unwrap(), [5.0, 6.0, 7.0, 8.0, 9.0, 5.0]);
+    assert_eq!((count(&metrics.failures), count(&metrics.batches)), (2, 3));
+    assert_eq!((count(&metrics.deduplicated), count(&metrics.tokens)), (1, 5));
+}
+
+#[tokio::test]
+async fn only_the_callers_of_a_failing_row_are_told_and_a_panic_is_no_end() {
+    let (network, gate) = gated();
+    let (device, metrics) = spawn(Network::Encoder(Box::new(network)), 1_000);
+    let first = ask(&device, &[1]).await;
+    assert_eq!(gate.began.recv().unwrap(), 1);
+    let good = ask(&device, &[2, 3]).await;
+    let evil = ask(&device, &[4, PANIC]).await;
+    let refused = ask(&device, &[REFUSE]).await;
+    gate.go_on.send(()).unwrap();
+    // All five rows, then halves of what fails: 2 and 3 pass; 4, 666 and 13 do not; 4 passes; the others fail alone.
+    for rows in [5, 2, 3, 1, 2, 1, 1] {
+        assert_eq!(gate.began.recv().unwrap(), rows);
+        gate.go_on.send(()).unwrap();
+    }
+    assert_eq!(values(first).await.unwrap(), [1.0]);
+    assert_eq!(values(good).await.unwrap(), [2.0, 3.0]);
+    let told = values(evil).await.unwrap_err().to_string();
+    assert_eq!(told, "model `double` failed on the device: it panicked: an evil token");
+    let told = values(refused).await.unwrap_err().to_string();
+    assert_eq!(told, "model `double` failed on the device: out of memory");
+    assert_eq!((count(&metrics.failures), count(&metrics.batches)), (5, 3));
+}
+
+#[tokio::test]
+async fn what_waits_together_is_computed_together_and_nobody_pays_for_who_has_gone() {
+    let (network, gate) = gated();
+    let (device, metrics) = spawn(Network::Encoder(Box::new(network)), 1_000);
+    let first = ask(&device, &[1]).await;
+    assert_eq!(gate.began.recv().unwrap(), 1);
+    let (a, gone, b) = (ask(&device, &[2, 3]).await, ask(&device, &[50, 51, 52]).await, ask(&device, &[3, 4]).await);
+    drop(gone);
+    gate.go_on.send(()).unwrap();
+    assert_eq!(gate.began.recv().unwrap(), 3, "rows 2, 3 and 4 in one batch");
+    gate.go_on.send(()).unwrap();
+    assert_eq!(values(first).await.unwrap(), [1.0]);
+    assert_eq!(values(a).await.unwrap(), [2.0, 3.0]);
+    assert_eq!(values(b).await.unwrap(), [3.0, 4.0]);
+    assert_eq!((count(&metrics.abandoned), count(&metrics.deduplicated), count(&metrics.batches)), (1, 1, 2));
+    assert_eq!(metrics.queue_depth.get(), 0);
+}
+
+#[tokio::test]
+async fn closing_ends_the_batch_in_hand_and_tells_the_rest() {
+    let (network, gate) = gated();
+    let (device, _) = spawn(Network::Encoder(Box::new(network)), 1_000);
+    let device = Arc::new(device);
+    let first = ask(&device, &[1]).await;
+    assert_eq!(gate.began.recv().unwrap(), 1);
+    let waiting = ask(&device, &[2]).await;
+    let closing = {
+        std::thread::spawn({
+            let device = device.clone();
+            move || device.close()
+        })
+    };
+    while !device.closing.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    gate.go_on.send(()).unwrap();
+    closing.join().unwrap();
+    assert_eq!(values(first).await.unwrap(), [1.0]);
+    assert_eq!(values(waiting).await.unwrap_err(), InferenceError::Closed);
+    assert!(ask(&device, &[3]).await.await.is_err(), "a job after the end is dropped");
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_callers_wait() {
+    let (network, gate) = gated();
+    let (device, _) = spawn(Network::Encoder(Box::new(network)), 1_000);
+    let device = Arc::new(device);
+    let mut answers = vec![ask(&device, &[1]).await];
+    gate.began.recv().unwrap();
+    for id in 0..8 {
+        answers.push(ask(&device, &[id]).await);
+    }
+    let queued = Arc::new(AtomicBool::new(false));
+    let ninth = tokio::spawn({
+        let (device, queued) = (device.clone(), queued.clone());
+        async move {
+            let answer = ask(&device, &[9]).await;
+            queued.store(true, Ordering::Release);
+            values(answer).await
+        }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!queued.load(Ordering::Acquire), "the queue holds eight");
+    gate.go_on.send(()).unwrap();
+    gate.began.recv().unwrap();
+    gate.go_on.send(()).unwrap();
+    // The ninth came in the turn of the eight, or has a turn of its own.
+    if gate.began.recv_timeout(std::time::Duration::from_millis(500)).is_ok() {
+        gate.go_on.send(()).unwrap();
+    }
+    for answer in answers {
+        values(answer).await.unwrap();
+    }
+    assert_eq!(ninth.await.unwrap().unwrap(), [9.0]);
+}
+
+/// A causal network that counts its batches and fails on rows with a certain token.
+struct Counting {
+    network: crate::models::llama_gguf::Llama,
+    began: SyncSender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl CausalLm for Counting {
+    fn context_tokens(&self) -> usize {
+        self.network.context_tokens()
+    }
+    fn no_past(&self) -> candle_core::Result<Past> {
+        self.network.no_past()
+    }
+    fn forward(&self, batch: &Packed, past: &Past) -> candle_core::Result<Tensor> {
+        self.began.send(()).unwrap();
+        self.go_on.lock().recv().unwrap();
+        self.network.forward(batch, past)
+    }
+    fn prefill(&self, ids: &[u32]) -> candle_core::Result<(Tensor, Past)> {
+        self.network.prefill(ids)
+    }
+    fn logits(&self, states: &Tensor) -> candle_core::Result<Tensor> {
+        self.network.logits(states)
+    }
+}
+
+#[tokio::test]
+async fn scoring_stops_between_batches_when_its_caller_has_gone() {
+    let (begin, began) = sync_channel(8);
+    let (go_on, wait) = sync_channel(8);
+    let network = Counting { network: tiny(), began: begin, go_on: Mutex::new(wait) };
+    let (device, metrics) = spawn(Network::CausalLm(Box::new(network)), 3);
+    let rows = (0..5).map(|i| ScoredRow { ids: vec![1, 2, 10 + i, 20, 30], prompt_tokens: 2 }).collect();
+    let (reply, answer) = oneshot::channel();
+    device.submit(Job::LogProb(LogProbJob { model: ModelName::new(MODEL), rows, penalty: 1.2, reply })).await;
+    began.recv().unwrap();
+    drop(answer);
+    go_on.send(()).unwrap();
+    device.close();
+    assert_eq!(count(&metrics.abandoned), 1);
+    assert_eq!(count(&metrics.batches), 2, "the prefix and one of five batches");
+    assert_eq!(count(&metrics.tokens), 2 + 3);
+}

@@ -1,0 +1,137 @@
+use std::path::{Path, PathBuf};
+
+use openvalidators_messages::inference::Pooling;
+use openvalidators_runtime::SystemClock;
+use prometheus::Registry;
+
+use super::*;
+use crate::models::llama_gguf::tests::write_tiny;
+
+const BERT: &str = "tiny-bert";
+const LLAMA: &str = "tiny-llama";
+
+struct Tiny {
+    engine: LocalEngine,
+    metrics: Metrics,
+    _folder: tempfile::TempDir,
+}
+
+/// Both tiny models behind a running device thread.
+fn tiny(config: &Config) -> Tiny {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny(&folder.path().join("tiny.gguf"));
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/inference/bert");
+    let sources = [source(BERT, bert), source(LLAMA, folder.path().to_owned())];
+    let metrics = Metrics::new(&Registry::new()).unwrap();
+    let engine = LocalEngine::start(config, &sources, metrics.clone(), SystemClock::shared()).unwrap();
+    Tiny { engine, metrics, _folder: folder }
+}
+
+fn source(name: &str, directory: PathBuf) -> ModelSource {
+    ModelSource { name: ModelName::new(name), directory }
+}
+
+fn embed(model: &str, texts: &[&str]) -> Embed {
+    Embed {
+        model: ModelName::new(model),
+        texts: texts.iter().map(|&text| text.into()).collect(),
+        pooling: Pooling::MeanNormalised,
+    }
+}
+
+fn log_prob(model: &str, prompt: &str, completions: &[&str]) -> LogProb {
+    LogProb {
+        model: ModelName::new(model),
+        prompt: prompt.into(),
+        completions: completions.iter().map(|&text| text.into()).collect(),
+        repetition_penalty: 1.2,
+    }
+}
+
+fn farthest(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[tokio::test]
+async fn an_embedding_does_not_depend_on_its_neighbours_and_equal_texts_are_computed_once() {
+    let tiny = tiny(&Config { batch_tokens: 40, ..Config::default() });
+    let long = "questions about the climate ".repeat(60);
+    let texts = ["one question", "", &long, "one question", "another question about the climate", " \n"];
+    let together = tiny.engine.embed(embed(BERT, &texts)).await.unwrap();
+    assert_eq!(together.len(), texts.len());
+    assert_eq!(tiny.metrics.deduplicated.with_label_values(&[BERT]).get(), 2, "the blank text equals the empty one");
+    assert!(tiny.metrics.batches.with_label_values(&[BERT]).get() >= 2, "the budget cuts");
+    for (text, row) in texts.iter().zip(&together) {
+        let alone = tiny.engine.embed(embed(BERT, &[text])).await.unwrap();
+        assert!(farthest(row, &alone[0]) < 1e-5, "{text}");
+        assert!((row.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+    assert!(farthest(&together[0], &together[4]) > 1e-2);
+}
+
+#[tokio::test]
+async fn a_completion_does_not_depend_on_its_neighbours() {
+    let tiny = tiny(&Config { batch_tokens: 60, ..Config::default() });
+    let completions =
+        [" the weather", " the weather", "the the the the the", "", " a much longer completion than that", "s"];
+    let together = tiny.engine.log_prob(log_prob(LLAMA, "Tell me of the sea", &completions)).await.unwrap();
+    assert_eq!(together[0], together[1]);
+    assert_eq!((together[3].mean, together[3].tokens), (None, 0));
+    for (completion, together) in completions.iter().zip(&together) {
+        let alone = tiny.engine.log_prob(log_prob(LLAMA, "Tell me of the sea", &[completion])).await.unwrap()[0];
+        assert_eq!(together.tokens, alone.tokens);
+        if let (Some(a), Some(b)) = (together.mean, alone.mean) {
+            assert!((a - b).abs() < 1e-4, "{completion}: {a} {b}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_that_fills_the_model_leaves_no_score_and_a_long_completion_is_cut() {
+    let tiny = tiny(&Config { max_sequence_tokens: 100, ..Config::default() });
+    let full = tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(100), &[" word"])).await.unwrap()[0];
+    assert_eq!((full.mean, full.tokens), (None, 0));
+    let cut = tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(90), &[&"y".repeat(500)])).await.unwrap()[0];
+    assert_eq!(cut.tokens, 10);
+    assert!(cut.mean.is_some());
+}
+
+#[tokio::test]
+async fn asking_the_wrong_model_says_what_is_there() {
+    let tiny = tiny(&Config::default());
+    let error = tiny.engine.embed(embed(LLAMA, &["x"])).await.unwrap_err().to_string();
+    assert_eq!(error, "model `tiny-llama` cannot serve embeddings: it is a causal model: it scores completions");
+    let error = tiny.engine.log_prob(log_prob(BERT, "x", &["y"])).await.unwrap_err().to_string();
+    assert!(error.contains("it is an encoder"), "{error}");
+    let error = tiny.engine.embed(embed("gpt-5", &["x"])).await.unwrap_err().to_string();
+    assert!(error.contains("not loaded; loaded: `tiny-bert`, `tiny-llama`"), "{error}");
+    let penalty = LogProb { repetition_penalty: f32::NAN, ..log_prob(LLAMA, "x", &["y"]) };
+    assert!(tiny.engine.log_prob(penalty).await.unwrap_err().to_string().contains("positive number"));
+}
+
+#[tokio::test]
+async fn nothing_asked_is_nothing_answered() {
+    let tiny = tiny(&Config::default());
+    assert!(tiny.engine.embed(embed(BERT, &[])).await.unwrap().is_empty());
+    assert!(tiny.engine.log_prob(log_prob(LLAMA, "x", &[])).await.unwrap().is_empty());
+    let models = tiny.engine.models().await;
+    let names: Vec<&str> = models.iter().map(|model| &*model.model.0).collect();
+    assert_eq!(names, [BERT, LLAMA]);
+    assert_eq!(models[1].digests[0].0, "tiny.gguf");
+}
+
+#[tokio::test]
+async fn a_closed_engine_says_so() {
+    let tiny = tiny(&Config::default());
+    tiny.engine.close();
+    assert_eq!(tiny.engine.embed(embed(BERT, &["x"])).await.unwrap_err(), InferenceError::Closed);
+}
+
+#[test]
+fn two_models_of_one_name_do_not_start() {
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/inference/bert");
+    let sources = [source(BERT, bert.clone()), source(BERT, bert)];
+    let metrics = Metrics::new(&Registry::new()).unwrap();
+    let error = LocalEngine::start(&Config::default(), &sources, metrics, SystemClock::shared()).err().unwrap();
+    assert!(error.to_string().contains("two models are called `tiny-bert`"));
+}

@@ -1,0 +1,50 @@
+//! What the device thread tells Prometheus.
+
+use prometheus::{CounterVec, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Counters of the device thread. `1 - rate(busy_seconds)` is the share of time the device had nothing to do.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Seconds the device thread spent computing, by model.
+    pub busy_seconds: CounterVec,
+    /// Batches computed, by model.
+    pub batches: IntCounterVec,
+    /// Tokens computed, by model; a shared prefix counts once.
+    pub tokens: IntCounterVec,
+    /// Texts answered from an equal text's work, by model.
+    pub deduplicated: IntCounterVec,
+    /// Batches that failed and were split, or failed as single rows, by model.
+    pub failures: IntCounterVec,
+    /// Requests dropped before or during their work because their caller had gone, by model.
+    pub abandoned: IntCounterVec,
+    /// Requests waiting for the device.
+    pub queue_depth: IntGauge,
+}
+
+impl Metrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(format!("openvalidators_inference_{name}"), help);
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounterVec::new(opts(name, help), &["model"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let busy_seconds = CounterVec::new(opts("busy_seconds_total", "Time the device spent computing"), &["model"])?;
+        registry.register(Box::new(busy_seconds.clone()))?;
+        let queue_depth = IntGauge::with_opts(opts("queue_depth", "Requests waiting for the device"))?;
+        registry.register(Box::new(queue_depth.clone()))?;
+        Ok(Self {
+            busy_seconds,
+            batches: counter("batches_total", "Batches computed")?,
+            tokens: counter("tokens_total", "Tokens computed; a shared prefix counts once")?,
+            deduplicated: counter("deduplicated_total", "Texts answered from an equal text's work")?,
+            failures: counter("failures_total", "Batches that failed on the device and were split, or single rows")?,
+            abandoned: counter("abandoned_total", "Requests dropped because their caller had gone")?,
+            queue_depth,
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! What the networks share and candle does slowly, or not at all, on the processor.
+
+mod attention;
+mod elementwise;
+mod log_prob;
+mod matmul;
+mod rotary;
+mod vector;
+
+pub(crate) use attention::{Attention, Heads};
+pub(crate) use elementwise::{add, gelu, linear, swiglu};
+pub(crate) use log_prob::{Target, log_probabilities};
+pub(crate) use rotary::Rotary;
+
+use candle_core::{CpuStorage, Layout, Result};
+
+/// The values of a contiguous f32 tensor.
+fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("wants contiguous values") };
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
