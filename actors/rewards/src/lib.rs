@@ -1,1 +1,55 @@
-//! rewards
+//! Rewards: what a miner's completion is worth.
+//!
+//! **Who sends.** The forward asks for raw scores ([`Score`]) and, once the step is durable, has it folded ([`Apply`]).
+//!
+//! **Whom it sends to.** Inference, for embeddings and log-probabilities; the ledger, for the state of an earlier life
+//! (snapshot and steps), outcomes that were never stored, and its own snapshots.
+//!
+//! **Two halves.** *Scoring* touches no state: texts are admitted, then every reward function and filter
+//! ([`registry`]) is asked at once, and the raw numbers go into the step's record. *Folding* is the pure function
+//! [`fold::State::fold`] of state and record: the running normaliser of each reward, the diversity filter's comparison
+//! with what it remembers, the weighted sum, the best completion. A restart and a replay fold the same records.
+//!
+//! **Slow, full, dead.** When inference is slow, scorings wait side by side up to `score_timeout_seconds` and are then
+//! unscored, never zero. When the inbox is full, forwards wait for a place. A step is folded on a worker thread, one at a
+//! time; scorings go on meanwhile. When the actor dies, a fresh one recovers from the ledger, and a step offered again is
+//! not folded twice. A snapshot the ledger refuses is tried again after the next step.
+//!
+//! **Adding a reward or a filter**: one file with a [`function::RewardFunction`] or a [`function::Filter`], one line in
+//! `registry.rs`, and its settings in `config.rs`.
+//!
+//! [`Score`]: openvalidators_messages::rewards::Score
+//! [`Apply`]: openvalidators_messages::rewards::Apply
+
+mod actor;
+pub mod admission;
+pub mod blacklist;
+pub mod combination;
+mod config;
+pub mod diversity;
+pub mod dpo;
+pub mod fold;
+pub mod function;
+pub mod history;
+mod metrics;
+pub mod normaliser;
+#[cfg(test)]
+mod parity;
+mod recovery;
+pub mod registry;
+pub mod relevance;
+#[cfg(test)]
+mod samples;
+pub mod score;
+pub mod snapshot;
+pub mod step;
+pub mod task_validator;
+mod worker;
+
+pub use actor::{Mailboxes, RewardsActor, StartError};
+pub use config::{
+    BlacklistConfig, Compat, Config, ConfigError, DiversityConfig, DpoConfig, RelevanceConfig, TaskValidatorConfig,
+};
+pub use metrics::Metrics;
+pub use recovery::{Ledger, RecoveryError};
+pub use step::Inference;

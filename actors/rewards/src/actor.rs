@@ -1,0 +1,281 @@
+//! Messages to and from [`Scorer`] and [`State`].
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, ResponseActFuture, ResponseFuture,
+    WrapFuture,
+};
+use futures::future::{Either, select};
+use openvalidators_messages::{
+    Sequence, StepOutcome,
+    ledger::{SaveSnapshot, Snapshot},
+    rewards::{Apply, FoldError, Score, ScoreSheet, Unscored},
+};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop};
+use prometheus::Registry;
+use tracing::Instrument;
+
+use crate::{
+    config::{Config, ConfigError},
+    fold::{Rules, State},
+    metrics::Metrics,
+    recovery::{Ledger, OWNER, RecoveryError, fold_on_worker},
+    score::Scorer,
+    snapshot::encode,
+    step::{Inference, Step},
+    worker::on_worker,
+};
+
+/// The ways into the rewards actor.
+#[derive(Clone)]
+pub struct Mailboxes {
+    /// Its door.
+    pub inbox: Inbox,
+    /// Raw scores.
+    pub score: Mailbox<Score>,
+    /// Folds.
+    pub apply: Mailbox<Apply>,
+}
+
+/// Scores steps and folds them.
+pub struct RewardsActor {
+    /// Absent while a step is being folded.
+    state: Option<State>,
+    /// The latest step that a saved snapshot contains.
+    saved: Sequence,
+    /// Whether a snapshot is on its way to the ledger.
+    saving: bool,
+    rules: Arc<Rules>,
+    scorer: Rc<Scorer>,
+    ledger: Ledger,
+    clock: SharedClock,
+    metrics: Metrics,
+    score_timeout: Duration,
+    snapshot_every_steps: u64,
+}
+
+/// The actor cannot begin.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state could not be recovered.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+}
+
+// === impl Mailboxes ===
+
+impl Mailboxes {
+    /// Opens the door with `capacity` places: as many scorings at once, at most.
+    ///
+    /// # Errors
+    /// When the registry has an inbox of this name already.
+    pub fn new(capacity: usize, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let inbox = Inbox::new("rewards", capacity, registry)?;
+        Ok(Self { score: inbox.mailbox(), apply: inbox.mailbox(), inbox })
+    }
+
+    /// Points every mailbox at a fresh actor.
+    pub fn attach(&self, actor: &Addr<RewardsActor>) {
+        self.score.attach(actor);
+        self.apply.attach(actor);
+    }
+}
+
+// === impl RewardsActor ===
+
+impl RewardsActor {
+    /// An actor whose state is that of the latest step in the ledger.
+    ///
+    /// # Errors
+    /// When the settings make no sense, or the ledger cannot give the state back.
+    pub async fn recover(
+        config: &Config,
+        ledger: Ledger,
+        inference: Inference,
+        clock: SharedClock,
+        metrics: Metrics,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        let rules = Arc::new(Rules::new(config));
+        let (state, saved) = ledger.recover(&rules).await?;
+        metrics.show(&state);
+        Ok(Self {
+            saved,
+            saving: false,
+            state: Some(state),
+            rules,
+            scorer: Rc::new(Scorer::new(config, inference)),
+            ledger,
+            clock,
+            metrics,
+            score_timeout: Duration::from_secs(config.score_timeout_seconds),
+            snapshot_every_steps: config.snapshot_every_steps,
+        })
+    }
+
+    /// Sends a snapshot to the ledger, without anybody waiting for it.
+    fn save(&mut self, snapshot: Snapshot, context: &mut Context<Self>) {
+        self.saving = true;
+        let sequence = snapshot.sequence;
+        let saving = save(self.ledger.clone(), snapshot).into_actor(self);
+        context.spawn(saving.map(move |saved, actor, _| {
+            actor.saving = false;
+            actor.metrics.note_snapshot(saved);
+            if saved {
+                actor.saved = sequence;
+            }
+        }));
+    }
+}
+
+impl Actor for RewardsActor {
+    type Context = Context<Self>;
+}
+
+/// Any number at once, bounded by the places of the inbox.
+impl Handler<Envelope<Score>> for RewardsActor {
+    type Result = ResponseFuture<Result<ScoreSheet, Unscored>>;
+
+    fn handle(&mut self, envelope: Envelope<Score>, _: &mut Self::Context) -> Self::Result {
+        let span = envelope.span().clone();
+        let (score, place) = envelope.open();
+        let (scorer, clock, metrics) = (Rc::clone(&self.scorer), Arc::clone(&self.clock), self.metrics.clone());
+        let limit = self.score_timeout;
+        let scoring = async move {
+            let _place = place;
+            let since = clock.now();
+            let answer = within(limit, &clock, score_step(&scorer, score, &metrics)).await;
+            metrics.score_seconds.observe((clock.now().saturating_sub(since)).as_secs_f64());
+            metrics.note_scored(&answer);
+            answer
+        };
+        Box::pin(scoring.instrument(span))
+    }
+}
+
+/// One at a time: while a step is being folded on a worker no other message is handled, and scorings that run go on.
+impl Handler<Envelope<Apply>> for RewardsActor {
+    type Result = AtomicResponse<Self, Result<Arc<StepOutcome>, FoldError>>;
+
+    fn handle(&mut self, envelope: Envelope<Apply>, _: &mut Self::Context) -> Self::Result {
+        let (apply, place) = envelope.open();
+        let mut state = self.state.take().unwrap_or_default();
+        let (rules, ledger, clock) = (Arc::clone(&self.rules), self.ledger.clone(), Arc::clone(&self.clock));
+        let since = clock.now();
+        let before = state.sequence;
+        let folding = async move {
+            let answer = fold(&mut state, &rules, &ledger, apply).await;
+            (state, answer)
+        };
+        AtomicResponse::new(Box::pin(folding.into_actor(self).then(move |(state, answer), actor, _| {
+            if state.sequence != before {
+                actor.metrics.fold_seconds.observe((clock.now().saturating_sub(since)).as_secs_f64());
+                if let Ok(outcome) = &answer {
+                    actor.metrics.note_folded(outcome);
+                }
+                actor.metrics.show(&state);
+            }
+            let due = !actor.saving && state.sequence.0 >= actor.saved.0 + actor.snapshot_every_steps;
+            let snapshot = async move { if due { snapshot_of(state).await } else { (state, None) } };
+            snapshot.into_actor(actor).map(move |(state, snapshot), actor: &mut Self, context| {
+                actor.state = Some(state);
+                if let Some(snapshot) = snapshot {
+                    actor.save(snapshot, context);
+                }
+                drop(place);
+                answer
+            })
+        })))
+    }
+}
+
+/// Keeps the state for the next life.
+impl Handler<Stop> for RewardsActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
+        let state = self.state.take().filter(|state| state.sequence > self.saved);
+        let ledger = self.ledger.clone();
+        let keeping = async move {
+            let snapshot = snapshot_of(state?).await.1?;
+            Some(save(ledger, snapshot).await)
+        };
+        Box::pin(keeping.into_actor(self).map(|saved, actor, _| {
+            if let Some(saved) = saved {
+                actor.metrics.note_snapshot(saved);
+            }
+        }))
+    }
+}
+
+/// Admits and scores a step.
+async fn score_step(scorer: &Scorer, score: Score, metrics: &Metrics) -> Result<ScoreSheet, Unscored> {
+    let (limit, inference) = scorer.admission();
+    let step = on_worker(move || Step::new(&score, limit, inference)).await;
+    metrics.note_admission(&step);
+    scorer.score(&step).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    clock: &SharedClock,
+    work: impl Future<Output = Result<T, Unscored>>,
+) -> Result<T, Unscored> {
+    match select(std::pin::pin!(work), clock.sleep(limit)).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(_) => Err(Unscored { reason: format!("no raw scores within {} seconds", limit.as_secs()) }),
+    }
+}
+
+/// Folds the step offered, after any that were not offered.
+async fn fold(
+    state: &mut State,
+    rules: &Arc<Rules>,
+    ledger: &Ledger,
+    Apply { sequence: asked, record }: Apply,
+) -> Result<Arc<StepOutcome>, FoldError> {
+    if asked > state.sequence.next() {
+        let before = Sequence(asked.0 - 1);
+        let filled = ledger.catch_up(state, rules, Some(before)).await;
+        if state.sequence != before {
+            let reason = filled.err().map_or_else(|| "it does not hold them".to_owned(), |error| error.to_string());
+            return Err(FoldError::Gap { asked, applied: state.sequence, reason });
+        }
+    }
+    match &state.latest {
+        Some(latest) if asked == state.sequence => Ok(Arc::clone(latest)),
+        _ if asked <= state.sequence => Err(FoldError::AlreadyFolded { asked, applied: state.sequence }),
+        _ => match fold_on_worker(state, rules, vec![(asked, record)]).await.pop() {
+            Some(outcome) => Ok(outcome),
+            None => Err(FoldError::AlreadyFolded { asked, applied: state.sequence }),
+        },
+    }
+}
+
+/// Writes the state down on a worker: with a full history 23 MB.
+async fn snapshot_of(state: State) -> (State, Option<Snapshot>) {
+    on_worker(move || {
+        let snapshot = encode(&state).inspect_err(|error| tracing::error!(%error, "writing the state of rewards down"));
+        (state, snapshot.ok())
+    })
+    .await
+}
+
+/// Whether the ledger has the snapshot.
+async fn save(ledger: Ledger, snapshot: Snapshot) -> bool {
+    let sequence = snapshot.sequence;
+    let failed = match ledger.save_snapshot.call(SaveSnapshot { owner: OWNER, snapshot }).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(%sequence, error = failed, "the state of rewards was not kept; the next step tries again");
+    false
+}
+
+#[cfg(test)]
+mod tests;

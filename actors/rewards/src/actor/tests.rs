@@ -1,0 +1,324 @@
+use std::{cell::RefCell, rc::Rc};
+
+use openvalidators_messages::{
+    Scored, StepRecord,
+    inference::{Embed, LoadedModel, LogProb, Models},
+    ledger::{LoadSnapshot, ReadSteps, StoreOutcome, StoredStep},
+};
+use openvalidators_runtime::{DrivenClock, testing::recording_mailbox};
+
+use super::*;
+use crate::samples::{completion, embeddings, raw, record, score};
+
+// === a ledger in memory ===
+
+#[derive(Default)]
+struct Kept {
+    steps: Vec<StoredStep>,
+    snapshot: Option<Snapshot>,
+    refuse_snapshots: bool,
+}
+
+#[derive(Clone, Default)]
+struct MemoryLedger(Rc<RefCell<Kept>>);
+
+impl MemoryLedger {
+    /// Steps 1, 2, … as appended, without outcomes.
+    fn of(records: &[StepRecord]) -> Self {
+        let ledger = Self::default();
+        records.iter().for_each(|record| ledger.append(record));
+        ledger
+    }
+
+    fn append(&self, record: &StepRecord) {
+        let steps = &mut self.0.borrow_mut().steps;
+        let sequence = Sequence(steps.len() as u64 + 1);
+        steps.push(StoredStep { sequence, record: Arc::new(record.clone()), outcome: None });
+    }
+
+    fn outcome(&self, sequence: u64) -> Option<Arc<StepOutcome>> {
+        self.0.borrow().steps[sequence as usize - 1].outcome.clone()
+    }
+
+    fn mailboxes(&self) -> Ledger {
+        let [load, save, read, store] = std::array::from_fn(|_| self.0.clone());
+        Ledger {
+            load_snapshot: recording_mailbox(move |_: &LoadSnapshot| Ok(load.borrow().snapshot.clone())).0,
+            save_snapshot: recording_mailbox(move |message: &SaveSnapshot| {
+                let mut kept = save.borrow_mut();
+                if kept.refuse_snapshots {
+                    let reason = "disk full".into();
+                    return Err(openvalidators_messages::ledger::LedgerError { attempted: "save a snapshot", reason });
+                }
+                kept.snapshot = Some(message.snapshot.clone());
+                Ok(())
+            })
+            .0,
+            read_steps: recording_mailbox(move |message: &ReadSteps| {
+                let kept = read.borrow();
+                let after = kept.steps.iter().filter(|step| step.sequence > message.after);
+                Ok(after.take(message.limit).cloned().collect())
+            })
+            .0,
+            store_outcome: recording_mailbox(move |message: &StoreOutcome| {
+                store.borrow_mut().steps[message.sequence.0 as usize - 1].outcome = Some(message.outcome.clone());
+                Ok(())
+            })
+            .0,
+        }
+    }
+}
+
+// === an actor ===
+
+struct Running {
+    address: Addr<RewardsActor>,
+    mailboxes: Mailboxes,
+    registry: Registry,
+}
+
+impl Running {
+    async fn apply(&self, sequence: u64, record: &StepRecord) -> Result<Arc<StepOutcome>, FoldError> {
+        self.mailboxes
+            .apply
+            .call(Apply { sequence: Sequence(sequence), record: Arc::new(record.clone()) })
+            .await
+            .unwrap()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "Stop is what the supervisor sends")]
+    async fn stop(self) {
+        self.address.send(Stop).await.unwrap();
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let name = format!("openvalidators_rewards_{name}");
+        let family = self.registry.gather().into_iter().find(|family| family.name() == name).unwrap();
+        family.get_metric().iter().map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+    }
+}
+
+fn silent_inference() -> Inference {
+    Inference {
+        embed: recording_mailbox(|ask: &Embed| Ok(vec![[1.0f32, 0.5].into(); ask.texts.len()])).0,
+        log_prob: recording_mailbox(|_: &LogProb| Ok(Vec::new())).0,
+        models: recording_mailbox(|_: &Models| {
+            let model = |name: &str| LoadedModel {
+                model: openvalidators_messages::inference::ModelName::new(name),
+                digests: Vec::new(),
+            };
+            vec![model("all-MiniLM-L6-v2"), model("SmolLM2-135M-Instruct")]
+        })
+        .0,
+    }
+}
+
+async fn started(ledger: &MemoryLedger, config: &Config, inference: Inference, clock: SharedClock) -> Running {
+    let registry = Registry::new();
+    let mailboxes = Mailboxes::new(8, &registry).unwrap();
+    let metrics = Metrics::new(&registry).unwrap();
+    let actor = RewardsActor::recover(config, ledger.mailboxes(), inference, clock, metrics).await.unwrap();
+    let address = actor.start();
+    mailboxes.attach(&address);
+    Running { address, mailboxes, registry }
+}
+
+async fn running(ledger: &MemoryLedger, config: &Config) -> Running {
+    started(ledger, config, silent_inference(), Arc::new(DrivenClock::new(Duration::ZERO))).await
+}
+
+/// The `seed`-th of many different steps.
+fn step(seed: u64) -> StepRecord {
+    let spread = |index: u64| -1.0 - (seed * 7 + index * 3) as f32 % 5.0;
+    let angle = seed as f32 * 0.1;
+    let rows = embeddings(&[0, 1], &[[angle.cos(), angle.sin()], [(angle + 1.0).cos(), (angle + 1.0).sin()]]);
+    record(&[true, true, false], raw(&[Some(spread(0)), Some(spread(1)), None], Some(rows)))
+}
+
+fn steps(count: u64) -> Vec<StepRecord> {
+    (0..count).map(step).collect()
+}
+
+/// What folding all of it from the beginning comes to.
+fn outcomes(records: &[StepRecord]) -> Vec<Arc<StepOutcome>> {
+    let (mut state, rules) = (State::default(), Rules::new(&Config::default()));
+    records.iter().map(|record| state.fold(&rules, state.sequence.next(), record)).collect()
+}
+
+fn scored(outcome: &StepOutcome) -> &Scored {
+    outcome.scored().unwrap()
+}
+
+// === folding ===
+
+#[actix::test]
+async fn a_step_offered_twice_is_folded_once() {
+    let records = steps(3);
+    let expected = outcomes(&records);
+    let ledger = MemoryLedger::of(&[]);
+    let actor = running(&ledger, &Config::default()).await;
+    for (index, record) in records.iter().enumerate() {
+        ledger.append(record);
+        for _ in 0..3 {
+            assert_eq!(actor.apply(index as u64 + 1, record).await.unwrap(), expected[index]);
+        }
+    }
+    let again = FoldError::AlreadyFolded { asked: Sequence(1), applied: Sequence(3) };
+    assert_eq!(actor.apply(1, &records[0]).await.unwrap_err(), again);
+    assert_eq!((actor.metric("folded_total"), actor.metric("sequence"), actor.metric("history_rows")), (3.0, 3.0, 6.0));
+}
+
+#[actix::test]
+async fn steps_that_were_not_offered_are_read_from_the_ledger() {
+    let records = steps(40);
+    let ledger = MemoryLedger::of(&[]);
+    let actor = running(&ledger, &Config::default()).await;
+    records.iter().for_each(|record| ledger.append(record));
+    assert_eq!(actor.apply(40, &records[39]).await.unwrap(), outcomes(&records)[39]);
+    assert_eq!(ledger.outcome(39).as_ref(), Some(&outcomes(&records)[38]), "nobody else would store it");
+    match actor.apply(42, &records[0]).await.unwrap_err() {
+        FoldError::Gap { asked: Sequence(42), applied: Sequence(40), reason } => assert!(reason.contains("not hold")),
+        error => panic!("{error}"),
+    }
+}
+
+// === an earlier life ===
+
+#[actix::test]
+async fn a_fresh_actor_goes_on_where_the_ledger_ends() {
+    let records = steps(70);
+    let expected = outcomes(&records);
+    let ledger = MemoryLedger::of(&records[..69]);
+    let actor = running(&ledger, &Config::default()).await;
+    assert_eq!(ledger.outcome(69).as_ref(), Some(&expected[68]), "missing outcomes are stored");
+    assert_eq!(actor.apply(69, &records[68]).await.unwrap(), expected[68], "the forward asks again");
+    assert_eq!(actor.apply(70, &records[69]).await.unwrap(), expected[69]);
+}
+
+#[actix::test]
+async fn snapshot_and_steps_are_as_good_as_all_steps() {
+    let records = steps(10);
+    let expected = outcomes(&records);
+    let ledger = MemoryLedger::of(&records[..4]);
+    running(&ledger, &Config::default()).await.stop().await;
+    assert_eq!(ledger.0.borrow().snapshot.as_ref().unwrap().sequence, Sequence(4));
+    records[4..].iter().for_each(|record| ledger.append(record));
+    // Were the snapshot not used, these would be folded.
+    let poison = Arc::new(record(&[true], raw(&[Some(1e9)], None)));
+    ledger.0.borrow_mut().steps[..4].iter_mut().for_each(|step| step.record = Arc::clone(&poison));
+    let actor = running(&ledger, &Config::default()).await;
+    assert_eq!(actor.apply(10, &records[9]).await.unwrap(), expected[9]);
+}
+
+#[actix::test]
+async fn an_outcome_lost_between_snapshot_and_storing_is_found_again() {
+    let records = steps(4);
+    let ledger = MemoryLedger::of(&records);
+    running(&ledger, &Config::default()).await.stop().await;
+    ledger.0.borrow_mut().steps[3].outcome = None;
+    running(&ledger, &Config::default()).await;
+    assert_eq!(ledger.outcome(4).as_ref(), Some(&outcomes(&records)[3]));
+}
+
+#[actix::test]
+async fn a_snapshot_of_another_version_is_folded_anew() {
+    let records = steps(5);
+    let ledger = MemoryLedger::of(&records);
+    let state = b"from another program".to_vec();
+    ledger.0.borrow_mut().snapshot = Some(Snapshot { sequence: Sequence(4), version: 99, state });
+    let actor = running(&ledger, &Config::default()).await;
+    assert_eq!(actor.apply(5, &records[4]).await.unwrap(), outcomes(&records)[4]);
+}
+
+#[actix::test]
+async fn what_was_told_stays_true_under_other_settings() {
+    let records = steps(2);
+    let ledger = MemoryLedger::of(&records);
+    let told = Arc::new(StepOutcome::Unscored { reason: "told under other settings".into() });
+    ledger.0.borrow_mut().steps[1].outcome = Some(Arc::clone(&told));
+    let actor = running(&ledger, &Config::default()).await;
+    assert_eq!(actor.apply(2, &records[1]).await.unwrap(), told);
+}
+
+#[actix::test]
+async fn pruned_steps_are_no_obstacle_but_lost_ones_are() {
+    let ledger = MemoryLedger::of(&steps(6));
+    ledger.0.borrow_mut().steps.drain(..2);
+    let recover = |ledger: &MemoryLedger| {
+        let (mailboxes, rules) = (ledger.mailboxes(), Arc::new(Rules::new(&Config::default())));
+        async move { mailboxes.recover(&rules).await }
+    };
+    // Outcomes are there already, for this ledger stores them by index.
+    let told = Arc::new(StepOutcome::Unscored { reason: String::new() });
+    ledger.0.borrow_mut().steps.iter_mut().for_each(|step| step.outcome = Some(Arc::clone(&told)));
+    assert_eq!(recover(&ledger).await.unwrap().0.sequence, Sequence(6));
+    ledger.0.borrow_mut().steps.remove(1);
+    let lost = recover(&ledger).await.unwrap_err().to_string();
+    assert!(lost.contains("after step 3 the ledger holds step 5"), "{lost}");
+}
+
+// === snapshots ===
+
+#[actix::test]
+async fn a_snapshot_is_saved_now_and_then_and_a_refusal_is_tried_again() {
+    let config = Config { snapshot_every_steps: 3, ..Config::default() };
+    let records = steps(8);
+    let ledger = MemoryLedger::of(&records);
+    ledger.0.borrow_mut().steps.clear();
+    let actor = running(&ledger, &config).await;
+    let saved = || ledger.0.borrow().snapshot.as_ref().map(|snapshot| snapshot.sequence.0);
+    let mut seen = Vec::new();
+    for (index, record) in records.iter().enumerate() {
+        ledger.0.borrow_mut().refuse_snapshots = index == 5;
+        ledger.append(record);
+        actor.apply(index as u64 + 1, record).await.unwrap();
+        while actor.metric("snapshots_total") < [0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 3.0][index] {
+            tokio::task::yield_now().await;
+        }
+        seen.push(saved());
+    }
+    assert_eq!(seen, [None, None, Some(3), Some(3), Some(3), Some(3), Some(7), Some(7)]);
+    actor.stop().await;
+    assert_eq!(saved(), Some(8));
+}
+
+// === scoring ===
+
+#[actix::test]
+async fn a_step_is_scored_through_the_mailbox() {
+    let ledger = MemoryLedger::default();
+    let actor = running(&ledger, &Config::default()).await;
+    let score = score("augment", "prompt", "base", &[], vec![completion("short", true), completion("late", false)]);
+    let sheet = actor.mailboxes.score.call(score).await.unwrap().unwrap();
+    assert_eq!(sheet.raw.rewards[0].values, [Some(-11.0), None]);
+    assert_eq!(actor.metric("scored_total"), 1.0);
+}
+
+#[actix::test]
+async fn a_model_that_never_answers_leaves_the_step_unscored_and_folding_goes_on() {
+    let clock = DrivenClock::new(Duration::ZERO);
+    let inbox = Inbox::new("hanging", 4, &Registry::new()).unwrap();
+    let hanging = Inference { embed: inbox.mailbox(), ..silent_inference() };
+    let ledger = MemoryLedger::default();
+    let actor = started(&ledger, &Config::default(), hanging, Arc::new(clock.clone())).await;
+    let mailbox = actor.mailboxes.score.clone();
+    let score = score("augment", "prompt", "base", &[], vec![completion("brief", true)]);
+    let scoring = actix::spawn(async move { mailbox.call(score).await.unwrap() });
+    while inbox.health().depth == 0 {
+        tokio::task::yield_now().await;
+    }
+    ledger.append(&step(0));
+    assert!(scored(&actor.apply(1, &step(0)).await.unwrap()).best.is_some());
+    clock.advance(Duration::from_secs(300));
+    let reason = scoring.await.unwrap().unwrap_err().reason;
+    assert_eq!(reason, "no raw scores within 300 seconds");
+}
+
+#[actix::test]
+async fn settings_that_make_no_sense_are_refused_before_anything_starts() {
+    let config = Config { score_timeout_seconds: 0, ..Config::default() };
+    let (ledger, metrics) = (MemoryLedger::default().mailboxes(), Metrics::new(&Registry::new()).unwrap());
+    let clock: SharedClock = Arc::new(DrivenClock::new(Duration::ZERO));
+    let refused = RewardsActor::recover(&config, ledger, silent_inference(), clock, metrics).await;
+    assert!(refused.err().unwrap().to_string().contains("score_timeout_seconds is 0"));
+}

@@ -1,0 +1,89 @@
+//! Whether a completion says anything that others have not said: `reward/diversity.py` of the reference.
+//!
+//! Two factors make the filter. *Within the step* a completion is compared with the others; that part is raw and
+//! computed here. *Against the history* it is compared with what earlier steps remembered; that part needs state, so
+//! the fold applies it to the rows this filter hands on ([`crate::fold`]).
+
+use async_trait::async_trait;
+use openvalidators_messages::inference::ModelName;
+
+use crate::{
+    config::{Compat, DiversityConfig},
+    function::{Filter, Filtered, Memory},
+    history::{Smallest, distance},
+    step::{AskError, Step},
+};
+
+/// The column. The reference counts it among the filters, whatever its name says.
+pub const NAME: &str = "diversity_reward_model";
+
+/// Blocks near repeats within a step, by degrees.
+pub struct Diversity {
+    model: ModelName,
+    bottom_k: usize,
+    empty_texts_count: bool,
+}
+
+/// How near the next completion of the step may be: distance 0.07 → 0.23, 0.1 → 0.5, 0.2 → 0.98.
+#[must_use]
+pub fn batch_factor(distance: f32) -> f32 {
+    logistic(40.0 * distance - 4.0)
+}
+
+/// How near the history may be: a step around distance 0.05, 0.01 wide.
+#[must_use]
+pub fn history_factor(distance: f32) -> f32 {
+    logistic(1000.0 * distance - 50.0)
+}
+
+/// The factor within a step of each unit row: from the distance to its `k`-th nearest, itself being the first. A row
+/// without so many neighbours repeats nobody and gets 1. (With `k` = 2 the reference fails on a lone completion, and
+/// the validator ends.)
+#[must_use]
+pub fn batch_factors(rows: &[Option<Vec<f32>>], k: usize) -> Vec<Option<f32>> {
+    let factor = |row: &Vec<f32>| {
+        let mut nearest = Smallest::new(k);
+        rows.iter().flatten().for_each(|other| nearest.offer(distance(row, other)));
+        nearest.kth().map_or(1.0, batch_factor)
+    };
+    rows.iter().map(|row| row.as_ref().map(factor)).collect()
+}
+
+fn logistic(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+// === impl Diversity ===
+
+impl Diversity {
+    /// As configured.
+    #[must_use]
+    pub fn new(config: &DiversityConfig, compat: Compat) -> Self {
+        let DiversityConfig { model, bottom_k, .. } = config.clone();
+        Self { model, bottom_k, empty_texts_count: compat.diversity_reference }
+    }
+}
+
+#[async_trait(?Send)]
+impl Filter for Diversity {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn models(&self) -> Vec<ModelName> {
+        vec![self.model.clone()]
+    }
+
+    /// Empty texts say nothing: they get 0, are no neighbours to anyone, and are not remembered.
+    async fn filter(&self, step: &Step) -> Result<Filtered, AskError> {
+        let embedded = step.embedded(&self.model).await?;
+        let silent: Vec<bool> = step.texts.iter().map(|text| text.is_empty() && !self.empty_texts_count).collect();
+        let heard = |(row, silent): (&Option<Vec<f32>>, &bool)| row.clone().filter(|_| !silent);
+        let rows: Vec<_> = embedded.texts.iter().zip(&silent).map(heard).collect();
+        let factors = batch_factors(&rows, self.bottom_k);
+        let factors = factors.into_iter().zip(&silent).map(|(factor, &silent)| if silent { Some(0.0) } else { factor });
+        let factors = factors.collect();
+        let memory = Memory { model: self.model.clone(), width: embedded.width, rows };
+        Ok(Filtered { factors, memory: Some(memory) })
+    }
+}

@@ -1,0 +1,191 @@
+//! The state of rewards, and its fold: `(state, step) → outcome`, a pure function. The live validator, a restart and a
+//! replay all run it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use openvalidators_messages::{
+    Column, Embeddings, RawScores, STEP_RECORD_VERSION, Scored, Scoring, Sequence, StepOutcome, StepRecord,
+};
+
+use crate::{
+    combination::{Weights, best, combine},
+    config::Config,
+    diversity::{self, history_factor},
+    history::History,
+    normaliser::Normaliser,
+};
+
+/// Rows of the history that the reference skips, and remembers in addition: `history_range` of `reward/diversity.py`.
+const REFERENCE_SKIPPED_ROWS: usize = 500;
+
+/// The settings a fold depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    weights: Weights,
+    history_bottom_k: usize,
+    history_skip: usize,
+    history_rows: usize,
+}
+
+/// What rewards remember from step to step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// The latest step folded.
+    pub sequence: Sequence,
+    /// Its outcome; `None` before the first.
+    pub latest: Option<Arc<StepOutcome>>,
+    /// The running normaliser of each reward column.
+    pub normalisers: BTreeMap<String, Normaliser>,
+    /// The embeddings of the diversity filter.
+    pub history: History,
+    /// The encoder that made them.
+    pub history_model: String,
+    /// sha256 of the files behind each column, under `COLUMN/MODEL/FILE`.
+    pub digests: BTreeMap<String, String>,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// As configured.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let skip = if config.compat.diversity_reference { REFERENCE_SKIPPED_ROWS } else { 0 };
+        Self {
+            weights: config.weights.clone(),
+            history_bottom_k: config.diversity.history_bottom_k,
+            history_skip: skip,
+            history_rows: config.diversity.history_rows.saturating_add(skip),
+        }
+    }
+
+    /// How many rows the history may hold.
+    #[must_use]
+    pub fn history_rows(&self) -> usize {
+        self.history_rows
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Folds the step at `sequence` and remembers its outcome.
+    pub fn fold(&mut self, rules: &Rules, sequence: Sequence, record: &StepRecord) -> Arc<StepOutcome> {
+        let outcome = match self.settle(rules, record) {
+            Ok(scored) => StepOutcome::Scored(scored),
+            Err(reason) => StepOutcome::Unscored { reason },
+        };
+        let outcome = Arc::new(outcome);
+        self.sequence = sequence;
+        self.latest = Some(Arc::clone(&outcome));
+        outcome
+    }
+
+    /// The numbers of a step, or why it has none; in that case nothing changes.
+    fn settle(&mut self, rules: &Rules, record: &StepRecord) -> Result<Scored, String> {
+        let raw = match &record.scoring {
+            Scoring::Scored(raw) => raw,
+            Scoring::Unscored { reason } => return Err(reason.clone()),
+        };
+        check(rules, record, raw)?;
+        self.forget_other_models(record, raw);
+        let normalised = raw.rewards.iter().map(|column| self.normalise(column)).collect::<Vec<_>>();
+        let mut filters = raw.filters.clone();
+        if let Some(embeddings) = &raw.embeddings {
+            self.compare_with_history(rules, embeddings, &mut filters);
+            self.history.remember(embeddings.width, &embeddings.rows, rules.history_rows);
+        }
+        let succeeded: Vec<bool> = record.completions.iter().map(|completion| completion.is_success()).collect();
+        let rewards = combine(&succeeded, &rules.weights, &normalised, &filters);
+        let best = best(&rewards);
+        Ok(Scored { normalised, filters, rewards, best })
+    }
+
+    fn normalise(&mut self, column: &Column) -> Column {
+        let normaliser = self.normalisers.entry(column.name.clone()).or_default();
+        Column { name: column.name.clone(), values: normaliser.normalise(&column.values) }
+    }
+
+    fn compare_with_history(&self, rules: &Rules, embeddings: &Embeddings, filters: &mut [Column]) {
+        if self.history.width() != embeddings.width {
+            return;
+        }
+        let distances = self.history.distances(&embeddings.rows, rules.history_bottom_k, rules.history_skip);
+        let column = filters.iter_mut().find(|column| column.name == diversity::NAME);
+        let (Some(distances), Some(column)) = (distances, column) else { return };
+        for (&completion, distance) in embeddings.completions.iter().zip(distances) {
+            if let Some(factor) = &mut column.values[completion] {
+                *factor *= history_factor(distance);
+            }
+        }
+    }
+
+    /// Numbers of different models do not mix: a column whose files changed starts anew.
+    fn forget_other_models(&mut self, record: &StepRecord, raw: &RawScores) {
+        let stale = |name: &str| {
+            let (old, new) = (files_of(&self.digests, name), files_of(&record.digests, name));
+            !old.is_empty() && !new.is_empty() && old != new
+        };
+        let stale_rewards: Vec<&str> =
+            raw.rewards.iter().map(|column| column.name.as_str()).filter(|name| stale(name)).collect();
+        let renamed = |embeddings: &Embeddings| !self.history.is_empty() && embeddings.model != self.history_model;
+        let stale_history = raw.embeddings.as_ref().is_some_and(|found| renamed(found) || stale(diversity::NAME));
+        for name in stale_rewards {
+            tracing::warn!(column = name, "the model of this column changed; its normaliser starts anew");
+            self.normalisers.remove(name);
+        }
+        if stale_history {
+            tracing::warn!(
+                rows = self.history.len(),
+                "the model of the diversity filter changed; its history is empty"
+            );
+            self.history = History::default();
+        }
+        if let Some(embeddings) = &raw.embeddings {
+            self.history_model.clone_from(&embeddings.model);
+        }
+        let columns = raw.rewards.iter().chain(&raw.filters).map(|column| column.name.as_str());
+        for name in columns.filter(|name| !files_of(&record.digests, name).is_empty()).collect::<Vec<_>>() {
+            self.digests.retain(|file, _| !belongs(file, name));
+        }
+        self.digests.extend(record.digests.clone());
+    }
+}
+
+/// Whether the record can be folded at all. What the ledger holds was checked when it was made; this is for records of
+/// another version, or made under other settings.
+fn check(rules: &Rules, record: &StepRecord, raw: &RawScores) -> Result<(), String> {
+    if record.version > STEP_RECORD_VERSION {
+        return Err(format!(
+            "the record has version {}; this program reads up to {STEP_RECORD_VERSION}",
+            record.version
+        ));
+    }
+    let completions = record.completions.len();
+    for Column { name, values } in raw.rewards.iter().chain(&raw.filters) {
+        if values.len() != completions {
+            return Err(format!("column `{name}` has {} values for {completions} completions", values.len()));
+        }
+    }
+    let lacks = |name: &&String| !raw.rewards.iter().any(|column| column.name == **name);
+    if let Some(name) = rules.weights.iter().filter(|&(_, &weight)| weight > 0.0).map(|(name, _)| name).find(lacks) {
+        return Err(format!("the record has no column `{name}`, which has a weight"));
+    }
+    let Some(Embeddings { width, completions: places, rows, .. }) = &raw.embeddings else { return Ok(()) };
+    let fits = places.len().checked_mul(*width) == Some(rows.len()) && places.iter().all(|&place| place < completions);
+    if !fits || rows.iter().any(|value| !value.is_finite()) {
+        return Err(format!("the record's {} embeddings of width {width} are damaged", places.len()));
+    }
+    Ok(())
+}
+
+fn belongs(file: &str, column: &str) -> bool {
+    file.strip_prefix(column).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn files_of<'a>(digests: &'a BTreeMap<String, String>, column: &str) -> Vec<(&'a String, &'a String)> {
+    digests.iter().filter(|(file, _)| belongs(file, column)).collect()
+}
+
+#[cfg(test)]
+mod tests;

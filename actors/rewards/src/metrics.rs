@@ -1,0 +1,131 @@
+//! What the rewards actor exports.
+
+use openvalidators_messages::{StepOutcome, rewards::Unscored};
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+};
+
+use crate::{fold::State, registry, step::Step};
+
+/// Bucket bounds of scoring a step, in seconds: from cached texts to a large model on a slow machine.
+const SCORE_SECONDS_BUCKETS: [f64; 10] = [0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0];
+
+/// Bucket bounds of folding a step, in seconds.
+const FOLD_SECONDS_BUCKETS: [f64; 8] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
+
+/// A filter factor below this counts as blocked.
+const BLOCKED_BELOW: f32 = 0.5;
+
+/// Metrics of rewards. They outlive the actor: make them once, outside its factory.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Seconds until the raw scores of a step were there.
+    pub score_seconds: Histogram,
+    /// Seconds of a fold.
+    pub fold_seconds: Histogram,
+    /// Steps whose raw scores were asked for, by `result`: `scored` or `unscored`.
+    scored_total: IntCounterVec,
+    /// Steps folded, by `outcome`: `scored` or `unscored`.
+    folded_total: IntCounterVec,
+    /// Successful completions refused for their length.
+    refused_total: IntCounter,
+    /// Completions folded whose factor was below one half, by `filter`.
+    blocked_total: IntCounterVec,
+    /// Running mean of the raw scores, by `reward`.
+    mean: GaugeVec,
+    /// Running standard deviation of the raw scores, by `reward`.
+    deviation: GaugeVec,
+    /// Embeddings remembered.
+    history_rows: IntGauge,
+    /// The latest step folded.
+    sequence: IntGauge,
+    /// Snapshots, by `result`: `saved` or `failed`.
+    snapshots_total: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers everything; each counter exists at zero from the start.
+    ///
+    /// # Errors
+    /// When the registry has one of these names already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let name = |name: &str| format!("openvalidators_rewards_{name}");
+        let histogram = |suffix: &str, help: &str, buckets: &[f64]| {
+            let opts = HistogramOpts::new(name(suffix), help).buckets(buckets.to_vec());
+            registered(registry, Histogram::with_opts(opts)?)
+        };
+        let counters = |suffix: &str, help: &str, label: &str, values: &[&str]| {
+            let counters = registered(registry, IntCounterVec::new(Opts::new(name(suffix), help), &[label])?)?;
+            values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauges =
+            |suffix: &str, help: &str| registered(registry, GaugeVec::new(Opts::new(name(suffix), help), &["reward"])?);
+        let gauge = |suffix: &str, help: &str| registered(registry, IntGauge::new(name(suffix), help)?);
+        let filters: Vec<&str> = registry::filter_names().collect();
+        Ok(Self {
+            score_seconds: histogram("score_seconds", "Time to the raw scores of a step", &SCORE_SECONDS_BUCKETS)?,
+            fold_seconds: histogram("fold_seconds", "Time to fold a step", &FOLD_SECONDS_BUCKETS)?,
+            scored_total: counters(
+                "scored_total",
+                "Steps whose raw scores were asked for",
+                "result",
+                &["scored", "unscored"],
+            )?,
+            folded_total: counters("folded_total", "Steps folded", "outcome", &["scored", "unscored"])?,
+            refused_total: registered(
+                registry,
+                IntCounter::new(name("refused_total"), "Successful completions refused for their length")?,
+            )?,
+            blocked_total: counters("blocked_total", "Completions with a factor below 0.5", "filter", &filters)?,
+            mean: gauges("normaliser_mean", "Running mean of the raw scores")?,
+            deviation: gauges("normaliser_deviation", "Running standard deviation of the raw scores")?,
+            history_rows: gauge("history_rows", "Embeddings the diversity filter remembers")?,
+            sequence: gauge("sequence", "The latest step folded")?,
+            snapshots_total: counters("snapshots_total", "Snapshots of the state", "result", &["saved", "failed"])?,
+        })
+    }
+
+    /// Counts the texts refused at admission.
+    pub(crate) fn note_admission(&self, step: &Step) {
+        self.refused_total.inc_by(step.refused.len() as u64);
+    }
+
+    /// Counts an answer to `Score`.
+    pub(crate) fn note_scored<T>(&self, answer: &Result<T, Unscored>) {
+        self.scored_total.with_label_values(&[if answer.is_ok() { "scored" } else { "unscored" }]).inc();
+    }
+
+    /// Counts a fold that happened just now.
+    pub(crate) fn note_folded(&self, outcome: &StepOutcome) {
+        let Some(scored) = outcome.scored() else {
+            self.folded_total.with_label_values(&["unscored"]).inc();
+            return;
+        };
+        self.folded_total.with_label_values(&["scored"]).inc();
+        for column in &scored.filters {
+            let blocked = column.values.iter().flatten().filter(|&&factor| factor < BLOCKED_BELOW).count();
+            self.blocked_total.with_label_values(&[&column.name]).inc_by(blocked as u64);
+        }
+    }
+
+    /// Shows the state.
+    pub(crate) fn show(&self, state: &State) {
+        for (name, normaliser) in &state.normalisers {
+            self.mean.with_label_values(&[name]).set(normaliser.mean);
+            self.deviation.with_label_values(&[name]).set(normaliser.variance.sqrt());
+        }
+        self.history_rows.set(i64::try_from(state.history.len()).unwrap_or(i64::MAX));
+        self.sequence.set(i64::try_from(state.sequence.0).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a snapshot.
+    pub(crate) fn note_snapshot(&self, saved: bool) {
+        self.snapshots_total.with_label_values(&[if saved { "saved" } else { "failed" }]).inc();
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

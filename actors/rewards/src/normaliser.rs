@@ -1,0 +1,134 @@
+//! The running normaliser of a reward column: raw scores of any scale become shares of 0..=1.
+
+use serde::{Deserialize, Serialize};
+
+/// The count stops growing here, so that old scores keep fading: `count_limit` of the reference's `reward/reward.py`.
+pub const COUNT_LIMIT_SCORES: u64 = 3000;
+
+/// Running mean and variance of a reward column.
+///
+/// After `reward/reward.py` of openvalidators 1.2.0, arithmetic included: a batch enters with its *unbiased* variance
+/// mixed by *population* weights, and is normalised with the statistics that already contain it. Two things differ:
+/// the variance of a single score counts as 0 (there it is NaN, and stays so for ever), and a score that is not finite
+/// never enters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Normaliser {
+    /// Scores seen, at most [`COUNT_LIMIT_SCORES`].
+    pub count: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their variance.
+    pub variance: f64,
+}
+
+impl Normaliser {
+    /// Takes a batch in, then says where each of its scores lies: the normal cumulative distribution at its distance
+    /// from the mean, in standard deviations. `None` and non-finite scores give `None`.
+    pub fn normalise(&mut self, scores: &[Option<f32>]) -> Vec<Option<f32>> {
+        let finite: Vec<f64> = scores.iter().flatten().filter(|score| score.is_finite()).map(|&s| s.into()).collect();
+        self.update(&finite);
+        let scale = if self.variance > 0.0 { self.variance.sqrt() } else { 1.0 };
+        let place = |score: f32| normal_cdf((f64::from(score) - self.mean) / scale) as f32;
+        scores.iter().map(|score| score.filter(|score| score.is_finite()).map(place)).collect()
+    }
+
+    fn update(&mut self, scores: &[f64]) {
+        if scores.is_empty() {
+            return;
+        }
+        let n = scores.len() as f64;
+        let mean = scores.iter().sum::<f64>() / n;
+        let variance = match scores.len() {
+            1 => 0.0,
+            _ => scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / (n - 1.0),
+        };
+        let total = self.count as f64 + n;
+        let (new, old) = (n / total, self.count as f64 / total);
+        let moved = mean - self.mean;
+        self.mean = new * mean + old * self.mean;
+        self.variance = new * variance + old * self.variance + new * old * moved * moved;
+        self.count = (self.count + scores.len() as u64).min(COUNT_LIMIT_SCORES);
+    }
+}
+
+fn normal_cdf(z: f64) -> f64 {
+    0.5 * (1.0 + libm::erf(z / std::f64::consts::SQRT_2))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::parity::{golden, numbers};
+
+    #[test]
+    fn ninety_recorded_steps_come_out_as_in_the_reference() {
+        let mut normaliser = Normaliser::default();
+        let steps = golden("normalizer");
+        for (index, step) in steps.as_array().unwrap().iter().enumerate() {
+            let normalised = normaliser.normalise(&numbers(&step["rewards"]));
+            for (ours, theirs) in normalised.iter().zip(numbers(&step["normalized"])) {
+                assert!((ours.unwrap() - theirs.unwrap()).abs() <= 1e-4, "step {index}: {ours:?} {theirs:?}");
+            }
+            assert_eq!(normaliser.count, step["state"]["count"].as_u64().unwrap());
+            assert!((normaliser.mean - step["state"]["mean"].as_f64().unwrap()).abs() <= 1e-4);
+            assert!((normaliser.variance - step["state"]["var"].as_f64().unwrap()).abs() <= 1e-3);
+        }
+        assert_eq!(steps.as_array().unwrap().len(), 90);
+    }
+
+    /// In the reference the second of these steps makes the variance NaN, and the third is never scaled again.
+    #[test]
+    fn one_success_does_not_poison_the_variance() {
+        for model in ["dpo_gpt2", "dpo_btlm"] {
+            let mut normaliser = Normaliser::default();
+            for step in golden(model)["trajectory"]["single_success_variant"].as_array().unwrap() {
+                let normalised = normaliser.normalise(&numbers(&step["result"]["raw"]));
+                assert!(normaliser.variance.is_finite() && normaliser.mean.is_finite());
+                assert!(normalised.iter().flatten().all(|share| (0.0..=1.0).contains(share)));
+            }
+            assert!(normaliser.variance > 0.5, "{model} scores are spread: {normaliser:?}");
+        }
+    }
+
+    #[test]
+    fn recorded_trajectories_of_a_model_come_out_as_in_the_reference() {
+        for model in ["dpo_gpt2", "dpo_btlm"] {
+            let mut normaliser = Normaliser::default();
+            for step in golden(model)["trajectory"]["steps"].as_array().unwrap() {
+                let raw = numbers(&step["raw"]);
+                let normalised = normaliser.normalise(&raw);
+                for (ours, theirs) in normalised.iter().zip(numbers(&step["normalized"])) {
+                    assert!((ours.unwrap_or(0.0) - theirs.unwrap()).abs() <= 1e-4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_scores_are_all_average() {
+        let mut normaliser = Normaliser::default();
+        assert_eq!(normaliser.normalise(&[Some(0.1); 7]), [Some(0.5); 7]);
+        assert_eq!(Normaliser::default().normalise(&[Some(-11.0)]), [Some(0.5)]);
+        assert_eq!(Normaliser::default().normalise(&[]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_in_nothing_but_shares_comes_out(
+            batches in prop::collection::vec(prop::collection::vec(prop::option::of(prop::num::f32::ANY), 0..8), 1..8),
+        ) {
+            let mut normaliser = Normaliser::default();
+            for batch in &batches {
+                let normalised = normaliser.normalise(batch);
+                prop_assert_eq!(normalised.len(), batch.len());
+                for (share, score) in normalised.iter().zip(batch) {
+                    prop_assert_eq!(share.is_some(), score.is_some_and(f32::is_finite));
+                    prop_assert!(share.is_none_or(|share| (0.0..=1.0).contains(&share)));
+                }
+                prop_assert!(normaliser.mean.is_finite() && normaliser.variance.is_finite());
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Raw scores of a step: every reward function and filter asked at once. Touches no state.
+
+use std::collections::BTreeMap;
+
+use futures::future::{try_join, try_join_all};
+use openvalidators_messages::{
+    Column, Embeddings, RawScores,
+    inference::{LoadedModel, ModelName, Models},
+    rewards::{ScoreSheet, Unscored},
+};
+
+use crate::{
+    config::Config,
+    function::{Filter, Filtered, Memory, RewardFunction},
+    registry,
+    step::{Inference, Step},
+};
+
+/// The configured reward functions and filters.
+pub struct Scorer {
+    rewards: Vec<Box<dyn RewardFunction>>,
+    filters: Vec<Box<dyn Filter>>,
+    completion_limit_characters: usize,
+    inference: Inference,
+}
+
+impl Scorer {
+    /// As configured.
+    #[must_use]
+    pub fn new(config: &Config, inference: Inference) -> Self {
+        Self {
+            rewards: registry::rewards(config),
+            filters: registry::filters(config),
+            completion_limit_characters: config.completion_limit_characters,
+            inference,
+        }
+    }
+
+    /// What a [`Step`] is made with: the limit of admission in characters, and the models.
+    #[must_use]
+    pub fn admission(&self) -> (usize, Inference) {
+        (self.completion_limit_characters, self.inference.clone())
+    }
+
+    /// The raw scores of a step. Without any text to score no model is asked.
+    ///
+    /// # Errors
+    /// When one model cannot say what it thinks: then the step is unscored as a whole, for zeros would be a judgement.
+    pub async fn score(&self, step: &Step) -> Result<ScoreSheet, Unscored> {
+        if step.texts.is_empty() {
+            let empty = |name: &str| Column { name: name.to_owned(), values: vec![None; step.completions] };
+            let rewards = self.rewards.iter().map(|function| empty(function.name())).collect();
+            let filters = self.filters.iter().map(|filter| empty(filter.name())).collect();
+            let raw = RawScores { rewards, filters, embeddings: None };
+            return Ok(ScoreSheet { raw, digests: BTreeMap::new() });
+        }
+        let rewards = try_join_all(self.rewards.iter().map(|function| self.reward(&**function, step)));
+        let filters = try_join_all(self.filters.iter().map(|filter| self.filter(&**filter, step)));
+        let (rewards, filtered) = try_join(rewards, filters).await?;
+        let mut filters = Vec::with_capacity(filtered.len());
+        let mut embeddings = None;
+        for (column, memory) in filtered {
+            filters.push(column);
+            embeddings = embeddings.or(memory);
+        }
+        Ok(ScoreSheet { raw: RawScores { rewards, filters, embeddings }, digests: self.digests().await? })
+    }
+
+    async fn reward(&self, function: &dyn RewardFunction, step: &Step) -> Result<Column, Unscored> {
+        let name = function.name();
+        let values = function.score(step).await.map_err(|error| unscored(name, error))?;
+        Ok(Column { name: name.to_owned(), values: step.scatter(&values) })
+    }
+
+    async fn filter(&self, filter: &dyn Filter, step: &Step) -> Result<(Column, Option<Embeddings>), Unscored> {
+        let name = filter.name();
+        let Filtered { factors, memory } = filter.filter(step).await.map_err(|error| unscored(name, error))?;
+        let column = Column { name: name.to_owned(), values: step.scatter(&factors) };
+        Ok((column, memory.map(|memory| embeddings(step, memory))))
+    }
+
+    /// sha256 of every file a column depends on, under `COLUMN/MODEL/FILE`.
+    async fn digests(&self) -> Result<BTreeMap<String, String>, Unscored> {
+        let users = self.rewards.iter().map(|function| (function.name(), function.models()));
+        let users = users.chain(self.filters.iter().map(|filter| (filter.name(), filter.models())));
+        let used: Vec<(&str, ModelName)> =
+            users.flat_map(|(name, models)| models.into_iter().map(move |model| (name, model))).collect();
+        if used.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let loaded = self.inference.models.call(Models).await.map_err(|error| unscored("the list of models", error))?;
+        let mut digests = BTreeMap::new();
+        for (column, model) in used {
+            let Some(LoadedModel { digests: files, .. }) = loaded.iter().find(|loaded| loaded.model == model) else {
+                return Err(unscored(column, format!("model `{model}` answered, but is not among the loaded ones")));
+            };
+            digests.extend(files.iter().map(|(file, digest)| (format!("{column}/{model}/{file}"), digest.clone())));
+        }
+        Ok(digests)
+    }
+}
+
+fn unscored(what: &str, error: impl std::fmt::Display) -> Unscored {
+    Unscored { reason: format!("{what}: {error}") }
+}
+
+fn embeddings(step: &Step, memory: Memory) -> Embeddings {
+    let Memory { model, width, rows } = memory;
+    let (mut completions, mut flat) = (Vec::new(), Vec::with_capacity(rows.len() * width));
+    for (&place, row) in step.places.iter().zip(&rows) {
+        if let Some(row) = row {
+            completions.push(place);
+            flat.extend_from_slice(row);
+        }
+    }
+    Embeddings { model: model.to_string(), width, completions, rows: flat }
+}
+
+#[cfg(test)]
+mod tests;

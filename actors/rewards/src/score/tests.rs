@@ -1,0 +1,307 @@
+use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc};
+
+use openvalidators_messages::{
+    Completion,
+    inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling},
+    rewards::Score,
+};
+use openvalidators_runtime::testing::{Recording, recording_mailbox};
+
+use super::*;
+use crate::{
+    parity::{golden, numbers, rows, texts},
+    samples::{completion, score},
+};
+
+// === neighbours ===
+
+/// An encoder that knows the recorded texts, and a causal model that knows the recorded scores.
+struct Neighbours {
+    inference: Inference,
+    embeds: Recording<Embed>,
+    log_probs: Recording<LogProb>,
+}
+
+fn loaded(model: &str) -> LoadedModel {
+    LoadedModel { model: ModelName::new(model), digests: vec![("weights".into(), format!("sha of {model}"))] }
+}
+
+fn neighbours(
+    embed: impl Fn(&str) -> Vec<f32> + 'static,
+    log_prob: impl Fn(&str) -> Option<f32> + 'static,
+) -> Neighbours {
+    let (embed, embeds) = recording_mailbox(move |ask: &Embed| {
+        assert_eq!(ask.pooling, Pooling::MeanNormalised);
+        Ok(ask.texts.iter().map(|text| embed(text).into()).collect())
+    });
+    let (log_prob, log_probs) = recording_mailbox(move |ask: &LogProb| {
+        let answer = |text: &Arc<str>| LogProbability { mean: log_prob(text), tokens: 1 };
+        Ok(ask.completions.iter().map(answer).collect())
+    });
+    let (models, _) = recording_mailbox(|_: &Models| vec![loaded("SmolLM2-135M-Instruct"), loaded("all-MiniLM-L6-v2")]);
+    Neighbours { inference: Inference { embed, log_prob, models }, embeds, log_probs }
+}
+
+/// Texts point apart, each by its bytes.
+fn any_row(text: &str) -> Vec<f32> {
+    let mut row = vec![1.0; 8];
+    text.bytes().enumerate().for_each(|(place, byte)| row[place % 8] += f32::from(byte));
+    row
+}
+
+fn answered(texts: &[String]) -> Vec<Completion> {
+    texts.iter().map(|text| completion(text, true)).collect()
+}
+
+async fn scored(config: &Config, inference: &Inference, score: &Score) -> Result<ScoreSheet, Unscored> {
+    let scorer = Scorer::new(config, inference.clone());
+    let (limit, inference) = scorer.admission();
+    scorer.score(&Step::new(score, limit, inference)).await
+}
+
+fn values<'a>(sheet: &'a ScoreSheet, name: &str) -> &'a [Option<f32>] {
+    let mut columns = sheet.raw.rewards.iter().chain(&sheet.raw.filters);
+    &columns.find(|column| column.name == name).unwrap().values
+}
+
+fn close(ours: Option<f32>, theirs: f32, tolerance: f32, what: &str) {
+    let ours = ours.unwrap_or(f32::NAN);
+    assert!((ours - theirs).abs() <= tolerance, "{what}: {ours} is not {theirs}");
+}
+
+/// Settings of openvalidators 1.2.0.
+fn reference() -> Config {
+    let mut config = Config::default();
+    config.compat.dpo_unclamped = true;
+    config.compat.relevance_absolute = true;
+    config.compat.blacklist_exact = true;
+    config.compat.task_validator_substring = true;
+    config.compat.diversity_reference = true;
+    config
+}
+
+// === parity with openvalidators 1.2.0 ===
+
+/// The models' own numbers are the inference crate's to match; here the rules around them are.
+#[actix::test]
+async fn recorded_log_probabilities_become_the_recorded_rewards() {
+    let inputs = golden("inputs");
+    let (prompts, completions) = (texts(&inputs["prompts"]), texts(&inputs["completions"]));
+    for model in ["dpo_gpt2", "dpo_btlm"] {
+        for row in golden(model)["matrix"].as_array().unwrap() {
+            let recorded = numbers(&row["rewards"]);
+            let known: HashMap<String, Option<f32>> = completions.iter().cloned().zip(recorded.clone()).collect();
+            let known: HashMap<String, Option<f32>> =
+                known.into_iter().map(|(text, v)| (text.trim().into(), v)).collect();
+            let neighbours = neighbours(any_row, move |text| known[text]);
+            let prompt = &prompts[row["prompt"].as_u64().unwrap() as usize];
+            let score = score("augment", prompt, "base", &[], answered(&completions));
+            let sheet = scored(&reference(), &neighbours.inference, &score).await.unwrap();
+            let clamped = scored(&Config::default(), &neighbours.inference, &score).await.unwrap();
+            let columns = [values(&sheet, "dpo_reward_model"), values(&clamped, "dpo_reward_model")];
+            let mut below = 0;
+            for (index, theirs) in recorded.iter().map(|theirs| theirs.unwrap()).enumerate() {
+                close(columns[0][index], theirs, 0.0, &completions[index]);
+                close(columns[1][index], theirs.max(-11.0), 0.0, &completions[index]);
+                below += u32::from(theirs < -11.0);
+            }
+            assert!(below > 0, "the recording holds a repetition that falls below the floor");
+            for ask in neighbours.log_probs.messages() {
+                assert_eq!((&*ask.prompt, ask.repetition_penalty), (prompt.as_str(), 1.2));
+                assert!(ask.completions.iter().all(|text| text.chars().count() > 5), "short ones cost no device time");
+            }
+        }
+    }
+}
+
+#[actix::test]
+async fn recorded_embeddings_become_the_recorded_filters() {
+    let (inputs, recorded, diversity) = (golden("inputs"), golden("relevance"), golden("diversity_mpnet"));
+    let (prompts, completions) = (texts(&inputs["prompts"]), texts(&inputs["completions"]));
+    let mut known: HashMap<String, Vec<f32>> = prompts.iter().cloned().zip(rows("relevance_prompts")).collect();
+    for (text, row) in completions.iter().zip(diversity["embeddings"].as_array().unwrap()) {
+        known.insert(text.trim().into(), numbers(row).into_iter().flatten().collect());
+    }
+    let neighbours =
+        neighbours(move |text| known.get(text).unwrap_or_else(|| &known[text.trim()]).clone(), |_| Some(-2.0));
+    let (mut passed, mut blocked) = (0, 0);
+    for (index, prompt) in prompts.iter().enumerate() {
+        let score = score("augment", "prompt", prompt, &[], answered(&completions));
+        for bound in [0.3, 0.75] {
+            let mut config = reference();
+            config.relevance.threshold = bound;
+            let sheet = scored(&config, &neighbours.inference, &score).await.unwrap();
+            for (place, &ours) in values(&sheet, "relevance_filter").iter().enumerate() {
+                let row = recorded["rows"].as_array().unwrap().iter();
+                let row = row.clone().find(|row| row["prompt"] == index && row["completion"] == place).unwrap();
+                let cosine = row["mpnet"].as_f64().unwrap();
+                if (cosine - f64::from(bound)).abs() > 1e-5 {
+                    assert_eq!(ours, Some(f32::from(cosine >= f64::from(bound))), "{prompt:?} {place}: {cosine}");
+                    *(if ours == Some(1.0) { &mut passed } else { &mut blocked }) += 1;
+                }
+            }
+            let batch = numbers(&diversity["batch"]);
+            for (place, &ours) in values(&sheet, "diversity_reward_model").iter().enumerate() {
+                close(ours, batch[place].unwrap(), 2e-5, &completions[place]);
+            }
+        }
+    }
+    assert!(passed > 80 && blocked > 20, "{passed} passed, {blocked} were blocked");
+}
+
+#[actix::test]
+async fn the_exact_blacklist_decides_as_the_reference() {
+    let (inputs, recorded) = (golden("inputs"), golden("filters"));
+    let (prompts, completions) = (texts(&inputs["prompts"]), texts(&inputs["completions"]));
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    let used = [completions[2].clone(), completions[0].clone()];
+    for (row, used) in [&[][..], &used, &[]].into_iter().enumerate() {
+        let score = score("answer0", "prompt", &prompts[0], used, answered(&completions));
+        let sheet = scored(&reference(), &neighbours.inference, &score).await.unwrap();
+        assert_eq!(values(&sheet, "blacklist_filter"), numbers(&recorded["blacklist"][row]), "row {row}");
+    }
+}
+
+// === rules of ours ===
+
+#[actix::test]
+async fn the_blacklist_sees_through_case_spacing_and_punctuation() {
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    let completions =
+        ["that is an EXCELLENT question!", "The prompt", "the base; text", "used  before?", "!?", "fresh"];
+    let completions = answered(&completions.map(str::to_owned));
+    let score = score("answer0", "The prompt.", "The base text.", &["Used before.".into(), "?".into()], completions);
+    let sheet = scored(&Config::default(), &neighbours.inference, &score).await.unwrap();
+    let expected = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0].map(Some);
+    assert_eq!(values(&sheet, "blacklist_filter"), expected);
+}
+
+#[actix::test]
+async fn the_opposite_of_relevant_is_not_relevant() {
+    let opposite = |text: &str| if text == "base" { vec![1.0, 0.0] } else { vec![-1.0, 0.1] };
+    let neighbours = neighbours(opposite, |_| Some(-2.0));
+    let score = score("augment", "prompt", "base", &[], answered(&["another text".to_owned()]));
+    for (config, factor) in [(Config::default(), 0.0), (reference(), 1.0)] {
+        let sheet = scored(&config, &neighbours.inference, &score).await.unwrap();
+        assert_eq!(values(&sheet, "relevance_filter"), [Some(factor)]);
+    }
+}
+
+#[actix::test]
+async fn a_lone_completion_is_diverse_and_an_empty_one_says_nothing() {
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    let score = score("augment", "prompt", "base", &[], answered(&["alone".into(), " ".into(), "".into()]));
+    let sheet = scored(&Config::default(), &neighbours.inference, &score).await.unwrap();
+    assert_eq!(values(&sheet, "diversity_reward_model"), [Some(1.0), Some(0.0), Some(0.0)]);
+    assert_eq!(values(&sheet, "dpo_reward_model"), [Some(-11.0); 3]);
+    let embeddings = sheet.raw.embeddings.as_ref().unwrap();
+    assert_eq!((&embeddings.completions[..], embeddings.rows.len()), (&[0][..], embeddings.width));
+    let reference = scored(&reference(), &neighbours.inference, &score).await.unwrap();
+    assert_eq!(reference.raw.embeddings.unwrap().completions, [0, 1, 2]);
+}
+
+#[actix::test]
+async fn each_encoder_is_asked_once_and_every_file_is_on_record() {
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    let completions = answered(&["the first".into(), "the second".into()]);
+    let sheet =
+        scored(&Config::default(), &neighbours.inference, &score("augment", "p", "b", &[], completions)).await.unwrap();
+    assert_eq!(neighbours.embeds.len(), 1, "relevance and diversity share their embeddings");
+    let files: Vec<_> = sheet.digests.iter().map(|(file, digest)| (file.as_str(), digest.as_str())).collect();
+    let expected = [
+        ("diversity_reward_model/all-MiniLM-L6-v2/weights", "sha of all-MiniLM-L6-v2"),
+        ("dpo_reward_model/SmolLM2-135M-Instruct/weights", "sha of SmolLM2-135M-Instruct"),
+        ("relevance_filter/all-MiniLM-L6-v2/weights", "sha of all-MiniLM-L6-v2"),
+    ];
+    assert_eq!(files, expected);
+}
+
+#[actix::test]
+async fn what_failed_or_is_too_long_reaches_no_model() {
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    let long = "x".repeat(8_001);
+    let only_failures = vec![completion("late", false), completion(&long, true)];
+    let ask = score("augment", "p", "b", &[], only_failures.clone());
+    let sheet = scored(&Config::default(), &neighbours.inference, &ask).await.unwrap();
+    assert!(sheet.raw.rewards.iter().chain(&sheet.raw.filters).all(|column| column.values == [None, None]));
+    assert!(neighbours.embeds.is_empty() && neighbours.log_probs.is_empty() && sheet.digests.is_empty());
+
+    let mixed = [only_failures, vec![completion("\u{0} good text", true)]].concat();
+    let sheet =
+        scored(&Config::default(), &neighbours.inference, &score("augment", "p", "b", &[], mixed)).await.unwrap();
+    assert_eq!(values(&sheet, "dpo_reward_model"), [None, None, Some(-2.0)]);
+    assert_eq!(values(&sheet, "blacklist_filter"), [None, None, Some(1.0)]);
+    assert_eq!(&*neighbours.log_probs.messages()[0].completions[0], "good text");
+}
+
+#[actix::test]
+async fn what_is_not_finite_is_no_number() {
+    let nowhere = |text: &str| if text == "nowhere" { vec![f32::NAN; 2] } else { vec![1.0, 0.5] };
+    let log_prob = |text: &str| if text == "nowhere" { Some(f32::NEG_INFINITY) } else { None };
+    let neighbours = neighbours(nowhere, log_prob);
+    let score = score("augment", "p", "b", &[], answered(&["nowhere".into(), "somewhere".into()]));
+    let sheet = scored(&reference(), &neighbours.inference, &score).await.unwrap();
+    assert_eq!(values(&sheet, "dpo_reward_model"), [Some(-11.0), Some(-11.0)]);
+    assert_eq!(values(&sheet, "relevance_filter"), [None, Some(1.0)]);
+    assert_eq!(values(&sheet, "diversity_reward_model"), [None, Some(1.0)]);
+    assert_eq!(sheet.raw.embeddings.unwrap().completions, [1]);
+}
+
+#[actix::test]
+async fn a_filter_that_is_off_lets_everything_pass() {
+    let mut config = Config::default();
+    config.blacklist.enabled = false;
+    config.task_validator.enabled = false;
+    config.relevance.enabled = false;
+    config.diversity.enabled = false;
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    let stock = ["That is an excellent question.".into(), "Question: Answer: Summary:".into()];
+    let sheet =
+        scored(&config, &neighbours.inference, &score("augment", "p", "b", &[], answered(&stock))).await.unwrap();
+    assert!(sheet.raw.filters.iter().all(|column| column.values == [Some(1.0); 2]), "{:?}", sheet.raw.filters);
+    assert_eq!(sheet.raw.filters.len(), 4);
+    assert!(sheet.raw.embeddings.is_none() && neighbours.embeds.is_empty());
+}
+
+// === when a model cannot say ===
+
+#[actix::test]
+async fn a_step_that_one_model_cannot_score_is_unscored() {
+    let healthy = neighbours(any_row, |_| Some(-2.0));
+    let score = score("augment", "p", "b", &[], answered(&["a text".into(), "b text".into()]));
+    let error = InferenceError::Device { model: ModelName::new("m"), reason: "out of memory".into() };
+    let (failing, _) = recording_mailbox(move |_: &LogProb| Err(error.clone()));
+    let (short, _) = recording_mailbox(|_: &Embed| Ok(vec![[1.0f32].into()]));
+    let (nothing, _) = recording_mailbox(|_: &Models| vec![loaded("another")]);
+    for (inference, reason) in [
+        (
+            Inference { log_prob: failing, ..healthy.inference.clone() },
+            "dpo_reward_model: model `m` failed on the device: out of memory",
+        ),
+        (Inference { embed: short, ..healthy.inference.clone() }, "expected 3 rows of one width, found 1 rows"),
+        (
+            Inference { models: nothing, ..healthy.inference.clone() },
+            "`SmolLM2-135M-Instruct` answered, but is not among",
+        ),
+    ] {
+        let found = scored(&Config::default(), &inference, &score).await.unwrap_err().reason;
+        assert!(found.contains(reason), "{found}");
+    }
+}
+
+#[actix::test]
+async fn a_failed_request_is_not_remembered() {
+    let attempts = Rc::new(Cell::new(0));
+    let counted = attempts.clone();
+    let (embed, _) = recording_mailbox(move |ask: &Embed| {
+        counted.set(counted.get() + 1);
+        if counted.get() == 1 { Err(InferenceError::Closed) } else { Ok(vec![[1.0f32].into(); ask.texts.len()]) }
+    });
+    let inference = Inference { embed, ..neighbours(any_row, |_| None).inference };
+    let step = Step::new(&score("augment", "p", "b", &[], answered(&["a".into()])), 10, inference);
+    let model = ModelName::new("encoder");
+    assert!(step.embedded(&model).await.is_err());
+    assert!(step.embedded(&model).await.is_ok());
+    assert!(step.embedded(&model).await.is_ok());
+    assert_eq!(attempts.get(), 2);
+}
