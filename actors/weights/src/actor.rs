@@ -1,0 +1,293 @@
+//! The actor: folds settled steps, answers with scores, and looks at its duty at every new block.
+
+use std::sync::Arc;
+
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, MessageResult, ResponseFuture,
+    StreamHandler, WrapFuture, fut,
+};
+use futures::stream;
+use openvalidators_messages::{
+    Block, Hotkey, Metagraph,
+    ledger::{LoadSnapshot, ReadIntents, ReadSteps, RecordIntent, SaveSnapshot, SettleIntent, Snapshot},
+    rewards::FoldError,
+    subtensor::{ReadWeights, SetWeights},
+    weights::{Apply, ReadScores, ScoreTable},
+};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop};
+use prometheus::Registry;
+use tokio::sync::watch;
+
+use crate::{
+    Metrics, WeightsConfig,
+    duty::{Attempt, Wait, epochs_missed},
+    recovery::{RecoverError, read_gap, recover_attempts, recover_scores},
+    scores::{FoldRules, Scores},
+    submission::Submitter,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// The owner's name in the ledger.
+pub(crate) const OWNER: &str = "weights";
+
+/// Every way to ask the weights actor, through one door.
+#[derive(Clone)]
+pub struct Mailboxes {
+    /// The door.
+    pub inbox: Inbox,
+    /// See [`Apply`].
+    pub apply: Mailbox<Apply>,
+    /// See [`ReadScores`].
+    pub read_scores: Mailbox<ReadScores>,
+}
+
+/// Whom the weights actor asks.
+#[derive(Clone)]
+pub struct Neighbours {
+    /// The ledger: the latest snapshot.
+    pub load_snapshot: Mailbox<LoadSnapshot>,
+    /// The ledger: a new snapshot.
+    pub save_snapshot: Mailbox<SaveSnapshot>,
+    /// The ledger: steps not folded yet.
+    pub read_steps: Mailbox<ReadSteps>,
+    /// The ledger: before a submission.
+    pub record_intent: Mailbox<RecordIntent>,
+    /// The ledger: after a submission.
+    pub settle_intent: Mailbox<SettleIntent>,
+    /// The ledger: what was under way before a restart.
+    pub read_intents: Mailbox<ReadIntents>,
+    /// The chain: a submission.
+    pub set_weights: Mailbox<SetWeights>,
+    /// The chain: what it holds.
+    pub read_weights: Mailbox<ReadWeights>,
+}
+
+/// The owner of the moving-average scores and of the duty to set weights.
+pub struct WeightsActor {
+    scores: Scores,
+    published: watch::Sender<Arc<ScoreTable>>,
+    folds_since_snapshot: u64,
+    /// Taken away while a look at the duty is under way: there is at most one.
+    attempts: Option<Vec<Attempt>>,
+    waiting: Option<Wait>,
+    submitter: Arc<Submitter>,
+}
+
+/// The metagraph moved on.
+struct NewBlock;
+
+// === impl Mailboxes ===
+
+impl Mailboxes {
+    /// A door with `capacity` places and a mailbox for every message.
+    ///
+    /// # Errors
+    /// When the registry has an inbox named `weights` already.
+    pub fn new(capacity: usize, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let inbox = Inbox::new(OWNER, capacity, registry)?;
+        Ok(Self { apply: inbox.mailbox(), read_scores: inbox.mailbox(), inbox })
+    }
+
+    /// Points every mailbox at an actor.
+    pub fn attach(&self, actor: &Addr<WeightsActor>) {
+        self.apply.attach(actor);
+        self.read_scores.attach(actor);
+    }
+}
+
+// === impl WeightsActor ===
+
+impl WeightsActor {
+    /// Resumes from the ledger: the latest snapshot, every settled step after it, and the intents under way. `metagraph` is
+    /// followed block by block; every change of the scores goes to `published`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn recover(
+        own: Hotkey,
+        config: WeightsConfig,
+        neighbours: Neighbours,
+        metagraph: watch::Receiver<Arc<Metagraph>>,
+        published: watch::Sender<Arc<ScoreTable>>,
+        metrics: Metrics,
+        clock: SharedClock,
+    ) -> Result<Self, RecoverError> {
+        let scores = recover_scores(&neighbours, fold_rules(&config)).await?;
+        let attempts = recover_attempts(&neighbours).await?;
+        let submitter = Submitter { own, config, neighbours, metagraph, metrics, clock };
+        let actor = Self {
+            scores,
+            published,
+            folds_since_snapshot: 0,
+            attempts: Some(attempts),
+            waiting: None,
+            submitter: Arc::new(submitter),
+        };
+        actor.publish();
+        Ok(actor)
+    }
+
+    fn publish(&self) {
+        let metrics = &self.submitter.metrics;
+        metrics.sequence.set(i64::try_from(self.scores.sequence().0).unwrap_or(i64::MAX));
+        metrics.hotkeys.set(i64::try_from(self.scores.len()).unwrap_or(i64::MAX));
+        self.published.send_replace(Arc::new(self.scores.table()));
+    }
+
+    fn fold<'a>(&mut self, steps: impl IntoIterator<Item = &'a Apply>, context: &mut Context<Self>) {
+        let rules = fold_rules(&self.submitter.config);
+        for step in steps {
+            self.scores.fold(step.sequence, &step.record, &step.outcome, rules);
+            self.submitter.metrics.folds.inc();
+            self.folds_since_snapshot += 1;
+        }
+        self.publish();
+        if self.folds_since_snapshot >= self.submitter.config.snapshot_every_steps
+            && let Some(message) = self.snapshot()
+        {
+            self.folds_since_snapshot = 0;
+            let every = self.submitter.config.snapshot_every_steps;
+            let saved = save(self.submitter.neighbours.save_snapshot.clone(), message).into_actor(self);
+            context.spawn(saved.map(move |saved, actor, _| {
+                if !saved {
+                    // With the next fold.
+                    actor.folds_since_snapshot = every;
+                }
+            }));
+        }
+    }
+
+    fn snapshot(&self) -> Option<SaveSnapshot> {
+        match self.scores.snapshot() {
+            Ok(snapshot) => Some(SaveSnapshot { owner: OWNER, snapshot }),
+            Err(error) => {
+                tracing::error!(%error, "no snapshot was made");
+                None
+            }
+        }
+    }
+
+    /// Starts a look at the duty, unless one is under way: then it starts the next itself.
+    fn attend(&mut self, context: &mut Context<Self>) {
+        let Some(attempts) = self.attempts.take() else { return };
+        let seen = self.note_block();
+        let scores = Arc::new(self.scores.table());
+        let look = self.submitter.clone().attend(attempts, scores).into_actor(self);
+        context.spawn(look.map(move |(attempts, wait), actor, context| {
+            actor.attempts = Some(attempts);
+            actor.note_waiting(wait);
+            if actor.submitter.fresh().block != seen {
+                actor.attend(context);
+            }
+        }));
+    }
+
+    fn note_block(&self) -> Block {
+        let Submitter { own, config, metrics, .. } = &*self.submitter;
+        let metagraph = self.submitter.fresh();
+        let missed = if config.disable_set_weights { 0 } else { epochs_missed(&metagraph, own) };
+        metrics.epochs_missed.set(i64::try_from(missed).unwrap_or(i64::MAX));
+        if let Some(neuron) = metagraph.uid_of(own).and_then(|uid| metagraph.neuron(uid)) {
+            let blocks = metagraph.block.0.saturating_sub(neuron.last_update.0);
+            metrics.blocks_since_update.set(i64::try_from(blocks).unwrap_or(i64::MAX));
+        }
+        metagraph.block
+    }
+
+    fn note_waiting(&mut self, wait: Wait) {
+        self.submitter.metrics.show_waiting(wait);
+        if self.waiting.replace(wait) != Some(wait) {
+            tracing::info!(reason = %wait, "weights wait");
+        }
+    }
+}
+
+impl Actor for WeightsActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let mut metagraph = self.submitter.metagraph.clone();
+        metagraph.mark_unchanged();
+        context.add_stream(stream::unfold(metagraph, |mut metagraph| async move {
+            metagraph.changed().await.ok()?;
+            Some((NewBlock, metagraph))
+        }));
+        self.attend(context);
+    }
+}
+
+impl StreamHandler<NewBlock> for WeightsActor {
+    fn handle(&mut self, _: NewBlock, context: &mut Self::Context) {
+        self.attend(context);
+    }
+
+    /// Nobody publishes metagraphs any more: scores are still folded.
+    fn finished(&mut self, _: &mut Self::Context) {
+        tracing::warn!("no more metagraphs: weights will not be set");
+    }
+}
+
+impl Handler<Envelope<Apply>> for WeightsActor {
+    /// One step at a time: the next waits while a gap is filled.
+    type Result = AtomicResponse<Self, Result<(), FoldError>>;
+
+    fn handle(&mut self, envelope: Envelope<Apply>, context: &mut Self::Context) -> Self::Result {
+        let (message, place) = envelope.open();
+        let applied = self.scores.sequence();
+        if message.sequence <= applied {
+            return AtomicResponse::new(Box::pin(fut::ready(Ok(()))));
+        }
+        if message.sequence == applied.next() {
+            self.fold([&message], context);
+            return AtomicResponse::new(Box::pin(fut::ready(Ok(()))));
+        }
+        let missing = read_gap(self.submitter.neighbours.read_steps.clone(), applied, message.sequence);
+        let filled = missing.into_actor(self).map(move |missing, actor, context| {
+            let _place = place;
+            let missing = missing?;
+            actor.fold(missing.iter().chain([&message]), context);
+            Ok(())
+        });
+        AtomicResponse::new(Box::pin(filled))
+    }
+}
+
+impl Handler<Envelope<ReadScores>> for WeightsActor {
+    type Result = MessageResult<Envelope<ReadScores>>;
+
+    fn handle(&mut self, envelope: Envelope<ReadScores>, _: &mut Self::Context) -> Self::Result {
+        let (ReadScores, _place) = envelope.open();
+        MessageResult(self.scores.table())
+    }
+}
+
+/// Leaves a last snapshot. A look at the duty that is under way ends here; the next life settles it from the chain's state.
+impl Handler<Stop> for WeightsActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
+        let save_snapshot = self.submitter.neighbours.save_snapshot.clone();
+        let message = self.snapshot();
+        Box::pin(async move {
+            if let Some(message) = message {
+                save(save_snapshot, message).await;
+            }
+        })
+    }
+}
+
+fn fold_rules(config: &WeightsConfig) -> FoldRules {
+    FoldRules { alpha: config.moving_average_alpha, forget_after_blocks: config.forget_after_blocks }
+}
+
+async fn save(mailbox: Mailbox<SaveSnapshot>, message: SaveSnapshot) -> bool {
+    let Snapshot { sequence, .. } = message.snapshot;
+    match mailbox.call(message).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::error!(%error, %sequence, "the scores have no new snapshot"),
+        Err(error) => tracing::error!(%error, %sequence, "the scores have no new snapshot"),
+    }
+    false
+}

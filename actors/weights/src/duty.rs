@@ -1,0 +1,318 @@
+//! When to set weights, and how an intent ended: pure decisions from one metagraph and our latest attempts.
+
+use std::fmt;
+
+use openvalidators_messages::{
+    Block, Hotkey, IntentId, Metagraph, Neuron, Uid,
+    ledger::{Settlement, StoredIntent, WeightIntent},
+};
+
+use crate::WeightsConfig;
+
+/// An intent as the weights actor remembers it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// Its place in the ledger; `None` when the ledger could not take it and weights had to be set all the same.
+    pub id: Option<IntentId>,
+    /// What was, or is about to be, submitted.
+    pub intent: WeightIntent,
+    /// How far it has come.
+    pub settlement: Settlement,
+    /// Whether the ledger knows this settlement.
+    pub saved: bool,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Make an intent and submit it.
+    Set,
+    /// Nothing, for a reason.
+    Wait {
+        /// Why.
+        reason: Wait,
+        /// The first block at which it may be otherwise, if one is known.
+        until: Option<Block>,
+    },
+}
+
+/// Why no weights are set at this block; also the label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// Our hotkey holds no uid.
+    NotRegistered,
+    /// The fate of the latest submission is not known yet.
+    Unsettled,
+    /// Switched off by the operator.
+    Disabled,
+    /// The subnet's tempo is 0.
+    NoEpochs,
+    /// We hold no validator permit; it comes with an epoch.
+    NoPermit,
+    /// Our stake is below the subnet's threshold.
+    BelowStake,
+    /// This epoch has our weights.
+    AlreadySet,
+    /// The chain refused often enough for this epoch.
+    AttemptsSpent,
+    /// The chain refused a moment ago.
+    RetryLater,
+    /// The subnet's rate limit.
+    RateLimited,
+    /// The moment of this epoch has not come.
+    TooEarly,
+    /// The scores are no reason to pay anyone.
+    NoVector,
+    /// Hotkeys changed faster than an intent could be submitted.
+    Superseded,
+    /// Submitted just now.
+    Submitted,
+}
+
+// === Deciding ===
+
+/// Whether to set weights at this metagraph's block. `attempts` are our latest, in any order; those that [`is_due`] have been
+/// looked up before.
+#[must_use]
+pub fn decide(metagraph: &Metagraph, own: &Hotkey, attempts: &[Attempt], config: &WeightsConfig) -> Decision {
+    let rules = &metagraph.hyperparameters;
+    let now = metagraph.block.0;
+    let wait = |reason, until: Option<u64>| Decision::Wait { reason, until: until.map(Block) };
+    let Some(neuron) = own_neuron(metagraph, own) else { return wait(Wait::NotRegistered, None) };
+    if let Some(open) = attempts.iter().find(|attempt| attempt.settlement == Settlement::Open) {
+        return wait(Wait::Unsettled, Some(lifetime_end(&open.intent, config)));
+    }
+    if config.disable_set_weights {
+        return wait(Wait::Disabled, None);
+    }
+    if rules.tempo == 0 {
+        return wait(Wait::NoEpochs, None);
+    }
+    let epoch_start = metagraph.last_epoch_block.0;
+    let next_epoch = epoch_start + rules.tempo;
+    let is_owner = metagraph.owner_uid == Some(neuron.uid);
+    if !neuron.validator_permit && !is_owner {
+        return wait(Wait::NoPermit, Some(next_epoch));
+    }
+    if neuron.stake < rules.stake_threshold && !is_owner {
+        return wait(Wait::BelowStake, None);
+    }
+    if has_set_since(neuron, metagraph.last_epoch_block)
+        || attempts.iter().any(|attempt| succeeded_in(attempt, metagraph))
+    {
+        return wait(Wait::AlreadySet, Some(next_epoch));
+    }
+    let refused: Vec<u64> = attempts.iter().filter_map(|attempt| failed_in(attempt, metagraph)).collect();
+    if refused.len() >= config.attempts_per_epoch as usize {
+        return wait(Wait::AttemptsSpent, Some(next_epoch));
+    }
+    if let Some(latest) = refused.iter().max()
+        && now < latest + config.retry_after_blocks
+    {
+        return wait(Wait::RetryLater, Some(latest + config.retry_after_blocks));
+    }
+    // On the chain a last update of 0 passes the rate limit.
+    let allowed = neuron.last_update.0 + rules.weights_rate_limit;
+    if neuron.last_update.0 > 0 && now < allowed {
+        return wait(Wait::RateLimited, Some(allowed));
+    }
+    let moment = epoch_start + (config.set_at_fraction * rules.tempo as f64) as u64;
+    if now < moment {
+        return wait(Wait::TooEarly, Some(moment));
+    }
+    Decision::Set
+}
+
+/// Epochs that passed without weights of ours since the last we set (or since our registration), this one not counted.
+#[must_use]
+pub fn epochs_missed(metagraph: &Metagraph, own: &Hotkey) -> u64 {
+    let Some(neuron) = own_neuron(metagraph, own) else { return 0 };
+    let since = metagraph.last_epoch_block.0.saturating_sub(neuron.last_update.0);
+    since.div_ceil(metagraph.hyperparameters.tempo.max(1)).saturating_sub(1)
+}
+
+// === Settling ===
+
+/// Whether the chain must be asked what became of an attempt: at once for one whose submission is unknown, from its reveal
+/// epoch on for a commit.
+#[must_use]
+pub fn is_due(attempt: &Attempt, metagraph: &Metagraph) -> bool {
+    match attempt.settlement {
+        Settlement::Open => true,
+        Settlement::Committed { reveal_epoch, .. } => metagraph.epoch_index >= reveal_epoch,
+        Settlement::Confirmed { .. } | Settlement::Failed { .. } | Settlement::Superseded => false,
+    }
+}
+
+/// What became of a due attempt, from the chain's own state: the row of weights it holds for us, and a metagraph not older than
+/// the intent. The settlement stays as it is while nothing can be said.
+///
+/// A commit that failed its reveal leaves no trace but this row: inclusion is not success.
+#[must_use]
+pub fn conclude(
+    attempt: &Attempt,
+    row: &[(Uid, u16)],
+    metagraph: &Metagraph,
+    own: &Hotkey,
+    config: &WeightsConfig,
+) -> Settlement {
+    let Attempt { intent, settlement, .. } = attempt;
+    let held = holds(row, intent, metagraph);
+    let unchanged = settlement.clone();
+    match settlement {
+        Settlement::Open => {
+            let Some(neuron) = own_neuron(metagraph, own) else {
+                return Settlement::Failed { reason: "our hotkey is not registered any more".to_owned() };
+            };
+            let moved = neuron.last_update > intent.block && neuron.registered_at <= intent.block;
+            match (moved, metagraph.hyperparameters.commit_reveal) {
+                (true, true) => Settlement::Committed {
+                    block: neuron.last_update,
+                    reveal_epoch: epoch_of(neuron.last_update, metagraph)
+                        + metagraph.hyperparameters.reveal_period_epochs,
+                },
+                (true, false) if held => Settlement::Confirmed { block: neuron.last_update },
+                (true, false) => Settlement::Failed {
+                    reason: format!("the chain holds other weights of ours, set at block {}", neuron.last_update),
+                },
+                (false, _) if metagraph.block.0 > lifetime_end(intent, config) => Settlement::Failed {
+                    reason: format!("not on the chain {} blocks later", metagraph.block.0 - intent.block.0),
+                },
+                (false, _) => unchanged,
+            }
+        }
+        Settlement::Committed { .. } if held => Settlement::Confirmed { block: metagraph.block },
+        Settlement::Committed { reveal_epoch, .. } if metagraph.epoch_index > *reveal_epoch => Settlement::Failed {
+            reason: format!("the commit was due in epoch {reveal_epoch}, but the chain holds other weights after it"),
+        },
+        _ => unchanged,
+    }
+}
+
+/// Whether the chain's row is the intent's vector. Entries of uids that have changed hands since may be gone: the chain clears
+/// them.
+#[must_use]
+pub fn holds(row: &[(Uid, u16)], intent: &WeightIntent, metagraph: &Metagraph) -> bool {
+    let is_gone = |uid: Uid| {
+        let place = intent.uids.iter().position(|there| *there == uid);
+        let hotkey = place.and_then(|place| intent.hotkeys.get(place));
+        hotkey.is_none_or(|hotkey| metagraph.neuron(uid).is_none_or(|neuron| neuron.hotkey != *hotkey))
+    };
+    let wanted = |uid: Uid| intent.uids.iter().position(|there| *there == uid).and_then(|at| intent.weights.get(at));
+    let found = |uid: Uid| row.iter().find(|(there, _)| *there == uid).map_or(0, |(_, weight)| *weight);
+    row.iter().all(|(uid, weight)| *weight == 0 || wanted(*uid) == Some(weight))
+        && intent.uids.iter().all(|uid| Some(&found(*uid)) == wanted(*uid) || (found(*uid) == 0 && is_gone(*uid)))
+}
+
+/// Whether everyone the intent pays still holds the uid it pays.
+#[must_use]
+pub fn is_current(intent: &WeightIntent, metagraph: &Metagraph) -> bool {
+    let mut pairs = intent.uids.iter().zip(&intent.hotkeys);
+    pairs.all(|(uid, hotkey)| metagraph.neuron(*uid).is_some_and(|neuron| neuron.hotkey == *hotkey))
+}
+
+// === Facts ===
+
+fn own_neuron<'a>(metagraph: &'a Metagraph, own: &Hotkey) -> Option<&'a Neuron> {
+    metagraph.uid_of(own).and_then(|uid| metagraph.neuron(uid))
+}
+
+/// A new uid's last update is its registration, which is no setting of weights.
+fn has_set_since(neuron: &Neuron, epoch_start: Block) -> bool {
+    neuron.last_update > neuron.registered_at && neuron.last_update >= epoch_start
+}
+
+fn succeeded_in(attempt: &Attempt, metagraph: &Metagraph) -> bool {
+    attempt.intent.epoch_index == metagraph.epoch_index
+        && matches!(attempt.settlement, Settlement::Committed { .. } | Settlement::Confirmed { .. })
+}
+
+fn failed_in(attempt: &Attempt, metagraph: &Metagraph) -> Option<u64> {
+    let failed = matches!(attempt.settlement, Settlement::Failed { .. });
+    (failed && attempt.intent.epoch_index == metagraph.epoch_index).then_some(attempt.intent.block.0)
+}
+
+fn lifetime_end(intent: &WeightIntent, config: &WeightsConfig) -> u64 {
+    intent.block.0 + config.submission_lifetime_blocks
+}
+
+/// The index of the epoch that was running at a block not after the metagraph's.
+fn epoch_of(block: Block, metagraph: &Metagraph) -> u64 {
+    let before = metagraph.last_epoch_block.0.saturating_sub(block.0);
+    metagraph.epoch_index.saturating_sub(before.div_ceil(metagraph.hyperparameters.tempo.max(1)))
+}
+
+// === impl Attempt ===
+
+impl From<StoredIntent> for Attempt {
+    fn from(stored: StoredIntent) -> Self {
+        Self { id: Some(stored.id), intent: stored.intent, settlement: stored.settlement, saved: true }
+    }
+}
+
+// === impl Wait ===
+
+impl Wait {
+    /// Every reason, so that each metric exists from the start.
+    pub const ALL: [Self; 14] = [
+        Self::NotRegistered,
+        Self::Unsettled,
+        Self::Disabled,
+        Self::NoEpochs,
+        Self::NoPermit,
+        Self::BelowStake,
+        Self::AlreadySet,
+        Self::AttemptsSpent,
+        Self::RetryLater,
+        Self::RateLimited,
+        Self::TooEarly,
+        Self::NoVector,
+        Self::Superseded,
+        Self::Submitted,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NotRegistered => "not_registered",
+            Self::Unsettled => "unsettled",
+            Self::Disabled => "disabled",
+            Self::NoEpochs => "no_epochs",
+            Self::NoPermit => "no_permit",
+            Self::BelowStake => "below_stake",
+            Self::AlreadySet => "already_set",
+            Self::AttemptsSpent => "attempts_spent",
+            Self::RetryLater => "retry_later",
+            Self::RateLimited => "rate_limited",
+            Self::TooEarly => "too_early",
+            Self::NoVector => "no_vector",
+            Self::Superseded => "superseded",
+            Self::Submitted => "submitted",
+        }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotRegistered => "our hotkey is not registered on the subnet",
+            Self::Unsettled => "it is not known yet what became of the latest submission",
+            Self::Disabled => "setting weights is switched off",
+            Self::NoEpochs => "the subnet's tempo is 0",
+            Self::NoPermit => "we hold no validator permit",
+            Self::BelowStake => "our stake is below the subnet's threshold",
+            Self::AlreadySet => "this epoch has our weights",
+            Self::AttemptsSpent => "the chain refused often enough for this epoch",
+            Self::RetryLater => "the chain refused a moment ago",
+            Self::RateLimited => "the subnet's rate limit for weights",
+            Self::TooEarly => "the moment of this epoch has not come",
+            Self::NoVector => "the scores are no reason to pay anyone",
+            Self::Superseded => "hotkeys changed while the weights were being made",
+            Self::Submitted => "weights were submitted",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

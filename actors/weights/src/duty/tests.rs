@@ -1,0 +1,211 @@
+use openvalidators_messages::Sequence;
+
+use super::*;
+use crate::fixtures::{EPOCH_INDEX, EPOCH_START, OWN, TEMPO, key, metagraph};
+
+/// Half of the epoch has passed.
+const MOMENT: u64 = EPOCH_START + TEMPO / 2;
+
+fn intent(block: u64) -> WeightIntent {
+    WeightIntent {
+        block: Block(block),
+        epoch_index: EPOCH_INDEX,
+        after_step: Sequence(9),
+        uids: vec![Uid(1), Uid(2)],
+        hotkeys: vec![key(1), key(2)],
+        weights: vec![65_535, 300],
+        version_key: 0,
+    }
+}
+
+fn attempt(block: u64, settlement: Settlement) -> Attempt {
+    Attempt { id: Some(IntentId(1)), intent: intent(block), settlement, saved: true }
+}
+
+fn failed(block: u64) -> Attempt {
+    attempt(block, Settlement::Failed { reason: "test".into() })
+}
+
+fn row() -> Vec<(Uid, u16)> {
+    vec![(Uid(1), 65_535), (Uid(2), 300)]
+}
+
+// === Deciding ===
+
+/// Decides for a metagraph at `block` after a change.
+fn at(block: u64, attempts: &[Attempt], change: impl FnOnce(&mut Metagraph)) -> Decision {
+    let mut metagraph = metagraph(4, block);
+    change(&mut metagraph);
+    decide(&metagraph, &OWN, attempts, &WeightsConfig::default())
+}
+
+fn wait(reason: Wait, until: Option<u64>) -> Decision {
+    Decision::Wait { reason, until: until.map(Block) }
+}
+
+#[test]
+fn the_table_of_reasons() {
+    let end = Some(EPOCH_START + TEMPO);
+    assert_eq!(at(MOMENT, &[], |_| ()), Decision::Set);
+    assert_eq!(at(MOMENT - 1, &[], |_| ()), wait(Wait::TooEarly, Some(MOMENT)));
+    assert_eq!(at(MOMENT + 500, &[], |_| ()), Decision::Set, "late is better than never");
+    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].hotkey = key(99)), wait(Wait::NotRegistered, None));
+    assert_eq!(at(MOMENT, &[], |m| m.hyperparameters.tempo = 0), wait(Wait::NoEpochs, None));
+    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].validator_permit = false), wait(Wait::NoPermit, end));
+    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].stake = 999.0), wait(Wait::BelowStake, None));
+    let owner = |m: &mut Metagraph| {
+        m.neurons[0].stake = 0.0;
+        m.neurons[0].validator_permit = false;
+        m.owner_uid = Some(Uid(0));
+    };
+    assert_eq!(at(MOMENT, &[], owner), Decision::Set, "the chain exempts the subnet owner");
+    let recently = |m: &mut Metagraph| m.neurons[0].last_update = Block(EPOCH_START - 1);
+    assert_eq!(at(MOMENT, &[], recently), Decision::Set);
+    let slow = |m: &mut Metagraph| {
+        m.neurons[0].last_update = Block(EPOCH_START - 1);
+        m.hyperparameters.weights_rate_limit = 300;
+    };
+    assert_eq!(at(MOMENT, &[], slow), wait(Wait::RateLimited, Some(EPOCH_START + 299)));
+    let new = |m: &mut Metagraph| {
+        m.neurons[0].last_update = Block(MOMENT - 10);
+        m.neurons[0].registered_at = Block(MOMENT - 10);
+    };
+    assert_eq!(at(MOMENT, &[], new), wait(Wait::RateLimited, Some(MOMENT + 90)), "a new uid waits a whole rate limit");
+    let disabled = WeightsConfig { disable_set_weights: true, ..WeightsConfig::default() };
+    assert_eq!(decide(&metagraph(4, MOMENT), &OWN, &[], &disabled), wait(Wait::Disabled, None));
+}
+
+#[test]
+fn one_epoch_gets_weights_once() {
+    let end = Some(EPOCH_START + TEMPO);
+    let set = |m: &mut Metagraph| m.neurons[0].last_update = Block(EPOCH_START);
+    assert_eq!(at(MOMENT, &[], set), wait(Wait::AlreadySet, end), "the chain knows, though our ledger was lost");
+    let confirmed = attempt(EPOCH_START, Settlement::Confirmed { block: Block(EPOCH_START) });
+    assert_eq!(at(MOMENT, std::slice::from_ref(&confirmed), |_| ()), wait(Wait::AlreadySet, end));
+    let committed = attempt(EPOCH_START, Settlement::Committed { block: Block(EPOCH_START), reveal_epoch: 11 });
+    assert_eq!(at(MOMENT, std::slice::from_ref(&committed), |_| ()), wait(Wait::AlreadySet, end));
+    let next = |m: &mut Metagraph| {
+        m.epoch_index += 1;
+        m.last_epoch_block = Block(EPOCH_START + TEMPO);
+    };
+    assert_eq!(at(MOMENT + TEMPO, &[confirmed, committed], next), Decision::Set);
+}
+
+#[test]
+fn nothing_is_submitted_while_the_fate_of_an_intent_is_unknown() {
+    let open = attempt(MOMENT, Settlement::Open);
+    assert_eq!(at(MOMENT + 1, &[open], |_| ()), wait(Wait::Unsettled, Some(MOMENT + 64)));
+}
+
+#[test]
+fn a_refusal_is_tried_again_but_not_for_ever() {
+    assert_eq!(at(MOMENT + 9, &[failed(MOMENT)], |_| ()), wait(Wait::RetryLater, Some(MOMENT + 10)));
+    assert_eq!(at(MOMENT + 10, &[failed(MOMENT)], |_| ()), Decision::Set);
+    let thrice = [failed(MOMENT + 20), failed(MOMENT + 10), failed(MOMENT)];
+    assert_eq!(at(MOMENT + 99, &thrice, |_| ()), wait(Wait::AttemptsSpent, Some(EPOCH_START + TEMPO)));
+    let superseded = attempt(MOMENT, Settlement::Superseded);
+    assert_eq!(at(MOMENT, &[superseded], |_| ()), Decision::Set, "one that never left does not count");
+}
+
+#[test]
+fn missed_epochs_are_counted_from_the_chain() {
+    let missed = |last_update: u64| {
+        let mut metagraph = metagraph(4, MOMENT);
+        metagraph.neurons[0].last_update = Block(last_update);
+        epochs_missed(&metagraph, &OWN)
+    };
+    assert_eq!(missed(MOMENT), 0);
+    assert_eq!(missed(EPOCH_START), 0);
+    assert_eq!(missed(EPOCH_START - 1), 0, "the last epoch had them, this one is not over");
+    assert_eq!(missed(EPOCH_START - TEMPO), 0);
+    assert_eq!(missed(EPOCH_START - TEMPO - 1), 1);
+    assert_eq!(missed(EPOCH_START - 5 * TEMPO - 1), 5);
+    assert_eq!(epochs_missed(&metagraph(4, MOMENT), &key(99)), 0);
+}
+
+// === Settling ===
+
+/// What becomes of an attempt made at the moment, seen `later` blocks after, when the chain holds `row`.
+fn settled(settlement: Settlement, later: u64, row: &[(Uid, u16)], change: impl FnOnce(&mut Metagraph)) -> Settlement {
+    let mut metagraph = metagraph(4, MOMENT + later);
+    change(&mut metagraph);
+    conclude(&attempt(MOMENT, settlement), row, &metagraph, &OWN, &WeightsConfig::default())
+}
+
+fn moved(metagraph: &mut Metagraph) {
+    metagraph.neurons[0].last_update = Block(MOMENT + 2);
+}
+
+#[test]
+fn an_open_intent_is_settled_by_what_the_chain_holds() {
+    assert_eq!(settled(Settlement::Open, 3, &row(), moved), Settlement::Confirmed { block: Block(MOMENT + 2) });
+    assert_eq!(settled(Settlement::Open, 3, &[], |_| ()), Settlement::Open, "it may still come");
+    assert_eq!(settled(Settlement::Open, 64, &row(), |_| ()), Settlement::Open, "the same vector of an earlier epoch");
+    assert!(matches!(settled(Settlement::Open, 65, &[], |_| ()), Settlement::Failed { .. }), "it cannot come any more");
+    let other = [(Uid(1), 65_535)];
+    let Settlement::Failed { reason } = settled(Settlement::Open, 3, &other, moved) else { panic!("other weights") };
+    assert!(reason.contains("set at block 3782"), "{reason}");
+    let gone = |m: &mut Metagraph| m.neurons[0].hotkey = key(99);
+    assert!(matches!(settled(Settlement::Open, 3, &row(), gone), Settlement::Failed { .. }));
+    let anew = |m: &mut Metagraph| {
+        moved(m);
+        m.neurons[0].registered_at = Block(MOMENT + 2);
+    };
+    assert_eq!(settled(Settlement::Open, 3, &row(), anew), Settlement::Open, "a registration is no setting of weights");
+}
+
+#[test]
+fn a_commit_is_proved_only_by_the_row_after_its_reveal() {
+    let reveal = |m: &mut Metagraph| {
+        moved(m);
+        m.hyperparameters.commit_reveal = true;
+        m.hyperparameters.reveal_period_epochs = 2;
+    };
+    let committed = Settlement::Committed { block: Block(MOMENT + 2), reveal_epoch: EPOCH_INDEX + 2 };
+    assert_eq!(settled(Settlement::Open, 3, &[], reveal), committed, "found on the chain after a restart");
+    let late = |m: &mut Metagraph| {
+        reveal(m);
+        m.epoch_index += 1;
+        m.last_epoch_block = Block(EPOCH_START + TEMPO);
+    };
+    assert_eq!(settled(Settlement::Open, TEMPO, &[], late), committed, "its epoch is that of its block");
+
+    let due = |epochs: u64| {
+        is_due(
+            &attempt(MOMENT, committed.clone()),
+            &Metagraph { epoch_index: EPOCH_INDEX + epochs, ..metagraph(4, MOMENT) },
+        )
+    };
+    assert!(!due(1) && due(2) && due(3));
+    let in_epoch = |epochs: u64| move |m: &mut Metagraph| m.epoch_index += epochs;
+    assert_eq!(settled(committed.clone(), 720, &[], in_epoch(2)), committed, "the beacon may be late");
+    let confirmed = Settlement::Confirmed { block: Block(MOMENT + 720) };
+    assert_eq!(settled(committed.clone(), 720, &row(), in_epoch(2)), confirmed);
+    assert!(matches!(settled(committed, 1_080, &[], in_epoch(3)), Settlement::Failed { .. }));
+}
+
+#[test]
+fn ends_are_final() {
+    for end in
+        [Settlement::Confirmed { block: Block(1) }, Settlement::Failed { reason: "x".into() }, Settlement::Superseded]
+    {
+        assert!(!is_due(&attempt(MOMENT, end.clone()), &metagraph(4, MOMENT)));
+        assert_eq!(settled(end.clone(), 999, &row(), moved), end);
+    }
+}
+
+#[test]
+fn a_row_is_ours_even_if_the_chain_cleared_a_replaced_uid() {
+    let now = metagraph(4, MOMENT);
+    let mut replaced = now.clone();
+    replaced.neurons[2].hotkey = key(99);
+    let intent = intent(MOMENT);
+    assert!(holds(&row(), &intent, &now) && is_current(&intent, &now));
+    assert!(!is_current(&intent, &replaced));
+    assert!(!holds(&row()[..1], &intent, &now), "an entry is missing");
+    assert!(holds(&row()[..1], &intent, &replaced), "it was cleared with its holder");
+    assert!(!holds(&[(Uid(1), 65_535), (Uid(2), 301)], &intent, &now));
+    assert!(!holds(&[(Uid(1), 65_535), (Uid(2), 300), (Uid(3), 1)], &intent, &now), "an entry too many");
+    let shrunk = metagraph(2, MOMENT);
+    assert!(!is_current(&intent, &shrunk) && holds(&row()[..1], &intent, &shrunk));
+}

@@ -1,0 +1,147 @@
+//! Moving-average scores: a pure fold over settled steps, keyed by hotkey.
+
+use std::collections::BTreeMap;
+
+use openvalidators_messages::{
+    Block, Completion, Hotkey, Sequence, StepOutcome, StepRecord,
+    ledger::Snapshot,
+    weights::{ScoreRow, ScoreTable},
+};
+use serde::{Deserialize, Serialize};
+
+/// The version of [`Scores::snapshot`]'s bytes; another one is not read.
+pub const SNAPSHOT_VERSION: u16 = 1;
+
+/// Every hotkey's standing after some step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The latest step folded in.
+    sequence: Sequence,
+    standings: BTreeMap<Hotkey, Standing>,
+}
+
+/// How the fold weighs and forgets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FoldRules {
+    /// Share of the newest reward in the average, in 0..=1.
+    pub alpha: f64,
+    /// A hotkey not asked for so many blocks is forgotten.
+    pub forget_after_blocks: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Standing {
+    score: f64,
+    asked: u64,
+    answered: u64,
+    rewarded: u64,
+    scored_at: f64,
+    scored_block: Block,
+}
+
+/// Bytes of a snapshot that are not this code's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot of the scores cannot be read: {0}")]
+pub struct BadSnapshot(String);
+
+impl Scores {
+    /// The latest step folded in; 0 before the first.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// How many hotkeys have a standing.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.standings.len()
+    }
+
+    /// Whether no hotkey has a standing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.standings.is_empty()
+    }
+
+    /// Folds a step in: `score ← alpha·reward + (1 − alpha)·score` for each hotkey asked (from 0 for a new one), a failed
+    /// completion's reward being 0; the others keep theirs, as in openvalidators 1.2.0 (`forward.py`, `run_step`). An unscored
+    /// step changes nobody's standing. A step not after [`Self::sequence`] changes nothing at all.
+    ///
+    /// A hotkey that no step asked for [`FoldRules::forget_after_blocks`] is dropped: it has left the subnet, or stopped
+    /// serving. Blocks of the steps themselves decide, so folding the ledger again forgets the same.
+    pub fn fold(&mut self, sequence: Sequence, record: &StepRecord, outcome: &StepOutcome, rules: FoldRules) {
+        if sequence <= self.sequence {
+            return;
+        }
+        self.sequence = sequence;
+        let Some(scored) = outcome.scored() else { return };
+        if scored.rewards.len() != record.completions.len() {
+            let (rewards, completions) = (scored.rewards.len(), record.completions.len());
+            tracing::error!(%sequence, rewards, completions, "the outcome does not fit its step; it counts for nobody");
+            return;
+        }
+        for (completion, reward) in record.completions.iter().zip(&scored.rewards) {
+            let standing = self.standings.entry(completion.hotkey).or_insert(Standing::NEW);
+            standing.take(completion, f64::from(reward.get()), record, rules.alpha);
+        }
+        self.standings
+            .retain(|_, standing| record.block.0.saturating_sub(standing.scored_block.0) <= rules.forget_after_blocks);
+    }
+
+    /// Takes up at a step further on: what lay between is not in the ledger any more.
+    pub(crate) fn skip_to(&mut self, sequence: Sequence) {
+        self.sequence = self.sequence.max(sequence);
+    }
+
+    /// Every standing, best first; among equals in the order of hotkeys.
+    #[must_use]
+    pub fn table(&self) -> ScoreTable {
+        let mut rows: Vec<ScoreRow> = self.standings.iter().map(|(hotkey, standing)| standing.row(*hotkey)).collect();
+        rows.sort_by(|left, right| right.score.total_cmp(&left.score));
+        ScoreTable { sequence: self.sequence, rows }
+    }
+
+    /// The state as bytes for the ledger: JSON, every score to the last bit.
+    ///
+    /// # Errors
+    /// Never for a state this code made.
+    pub fn snapshot(&self) -> Result<Snapshot, BadSnapshot> {
+        let standings: Vec<_> = self.standings.iter().collect();
+        let state = serde_json::to_vec(&standings).map_err(|error| BadSnapshot(error.to_string()))?;
+        Ok(Snapshot { sequence: self.sequence, version: SNAPSHOT_VERSION, state })
+    }
+
+    /// The state of a snapshot.
+    ///
+    /// # Errors
+    /// When another version wrote it, or its bytes are damaged.
+    pub fn restore(snapshot: &Snapshot) -> Result<Self, BadSnapshot> {
+        if snapshot.version != SNAPSHOT_VERSION {
+            return Err(BadSnapshot(format!("its version is {}, this program's {SNAPSHOT_VERSION}", snapshot.version)));
+        }
+        let standings: Vec<(Hotkey, Standing)> =
+            serde_json::from_slice(&snapshot.state).map_err(|error| BadSnapshot(error.to_string()))?;
+        Ok(Self { sequence: snapshot.sequence, standings: standings.into_iter().collect() })
+    }
+}
+
+impl Standing {
+    const NEW: Self = Self { score: 0.0, asked: 0, answered: 0, rewarded: 0, scored_at: 0.0, scored_block: Block(0) };
+
+    fn take(&mut self, completion: &Completion, reward: f64, record: &StepRecord, alpha: f64) {
+        self.score = alpha * reward + (1.0 - alpha) * self.score;
+        self.asked += 1;
+        self.answered += u64::from(completion.is_success());
+        self.rewarded += u64::from(reward > 0.0);
+        self.scored_at = record.started_at;
+        self.scored_block = record.block;
+    }
+
+    fn row(&self, hotkey: Hotkey) -> ScoreRow {
+        let Self { score, asked, answered, rewarded, scored_at, .. } = *self;
+        ScoreRow { hotkey, score, asked, answered, rewarded, scored_at }
+    }
+}
+
+#[cfg(test)]
+mod tests;

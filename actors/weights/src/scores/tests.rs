@@ -1,0 +1,107 @@
+use openvalidators_messages::StepOutcome;
+use proptest::prelude::*;
+
+use super::*;
+use crate::fixtures::{key, step};
+
+const RULES: FoldRules = FoldRules { alpha: 0.05, forget_after_blocks: 1_000 };
+
+fn folded(steps: &[Vec<(Hotkey, Option<f32>)>]) -> Scores {
+    let mut scores = Scores::default();
+    for (index, asked) in steps.iter().enumerate() {
+        let number = index as u64 + 1;
+        let (record, outcome) = step(number, number, asked);
+        scores.fold(Sequence(number), &record, &outcome, RULES);
+    }
+    scores
+}
+
+fn row(scores: &Scores, hotkey: Hotkey) -> Option<ScoreRow> {
+    scores.table().rows.into_iter().find(|row| row.hotkey == hotkey)
+}
+
+#[test]
+fn only_the_asked_move_and_a_failure_counts_as_nothing_earned() {
+    let scores = folded(&[
+        vec![(key(1), Some(1.0)), (key(2), Some(0.5))],
+        vec![(key(1), None), (key(3), Some(0.0))],
+        vec![(key(3), Some(1.0))],
+    ]);
+    let one = row(&scores, key(1)).unwrap();
+    assert!((one.score - 0.05 * 0.95).abs() < 1e-12);
+    assert_eq!((one.asked, one.answered, one.rewarded, one.scored_at), (2, 1, 1, 2.0));
+    let two = row(&scores, key(2)).unwrap();
+    assert_eq!((two.score, two.asked, two.scored_at), (0.05 * 0.5, 1, 1.0));
+    let three = row(&scores, key(3)).unwrap();
+    assert_eq!((three.score, three.asked, three.answered, three.rewarded), (0.05, 2, 2, 1));
+    let order: Vec<_> = scores.table().rows.iter().map(|row| row.hotkey).collect();
+    assert_eq!(order, [key(3), key(1), key(2)], "best first");
+}
+
+#[test]
+fn an_unscored_step_changes_only_the_place() {
+    let mut scores = folded(&[vec![(key(1), Some(1.0))]]);
+    let before = scores.table().rows;
+    let (record, _) = step(2, 2, &[(key(1), Some(1.0)), (key(2), Some(1.0))]);
+    scores.fold(Sequence(2), &record, &StepOutcome::Unscored { reason: "test".into() }, RULES);
+    assert_eq!((scores.sequence(), scores.table().rows), (Sequence(2), before.clone()));
+    let (_, of_another_step) = step(3, 3, &[(key(1), Some(1.0))]);
+    scores.fold(Sequence(3), &record, &of_another_step, RULES);
+    assert_eq!((scores.sequence(), scores.table().rows), (Sequence(3), before), "nor does one that does not fit");
+}
+
+#[test]
+fn who_was_not_asked_for_long_is_forgotten() {
+    let mut scores = folded(&[vec![(key(1), Some(1.0)), (key(2), Some(1.0))]]);
+    let (record, outcome) = step(2, 1_001, &[(key(2), Some(1.0))]);
+    scores.fold(Sequence(2), &record, &outcome, RULES);
+    assert_eq!(scores.len(), 2, "exactly the limit is not too long");
+    let (record, outcome) = step(3, 1_002, &[(key(2), Some(1.0))]);
+    scores.fold(Sequence(3), &record, &outcome, RULES);
+    assert_eq!(row(&scores, key(1)), None);
+    let (record, outcome) = step(4, 1_003, &[(key(1), Some(1.0))]);
+    scores.fold(Sequence(4), &record, &outcome, RULES);
+    assert_eq!(row(&scores, key(1)).unwrap().score, 0.05, "it starts from nothing");
+}
+
+#[test]
+fn another_versions_snapshot_is_refused() {
+    let mut snapshot = folded(&[vec![(key(1), Some(1.0))]]).snapshot().unwrap();
+    snapshot.version += 1;
+    assert!(Scores::restore(&snapshot).unwrap_err().to_string().contains("its version is 2, this program's 1"));
+    let damaged = Snapshot { version: SNAPSHOT_VERSION, state: b"[[".to_vec(), ..snapshot };
+    assert!(Scores::restore(&damaged).is_err());
+}
+
+fn steps() -> impl Strategy<Value = Vec<Vec<(Hotkey, Option<f32>)>>> {
+    let asked = (0u8..6, proptest::option::of(0.0f32..1.0)).prop_map(|(number, reward)| (key(number), reward));
+    proptest::collection::vec(proptest::collection::vec(asked, 0..5), 1..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A crash at any step, resumed from a snapshot at any earlier one, with steps offered again: the same to the last bit.
+    #[test]
+    fn resuming_anywhere_gives_the_same_scores(steps in steps(), cut in any::<prop::sample::Index>()) {
+        let whole = folded(&steps);
+        let cut = cut.index(steps.len());
+        let mut resumed = Scores::restore(&folded(&steps[..cut]).snapshot().unwrap()).unwrap();
+        for (index, asked) in steps.iter().enumerate() {
+            let number = index as u64 + 1;
+            let (record, outcome) = step(number, number, asked);
+            resumed.fold(Sequence(number), &record, &outcome, RULES);
+            resumed.fold(Sequence(number), &record, &outcome, RULES);
+        }
+        prop_assert_eq!(resumed, whole);
+    }
+
+    /// Scores stay within the rewards, and counters in order.
+    #[test]
+    fn standings_stay_in_bounds(steps in steps()) {
+        for row in folded(&steps).table().rows {
+            prop_assert!((0.0..=1.0).contains(&row.score));
+            prop_assert!(row.rewarded <= row.answered && row.answered <= row.asked && row.asked > 0);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One look at the duty: settle what is open from the chain's state, then set weights if their moment has come.
+//!
+//! The order of things makes a crash anywhere harmless: an intent is in the ledger before its vector leaves, and what became of
+//! an open intent is read from the chain before another one is made.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures::future::{Either, select};
+use openvalidators_messages::{
+    Hotkey, Metagraph, Uid,
+    ledger::{RecordIntent, SettleIntent, Settlement, WeightIntent},
+    subtensor::{ChainError, ReadWeights, SetWeights, Submission},
+    weights::ScoreTable,
+};
+use openvalidators_runtime::{CallError, SharedClock};
+use tokio::sync::watch;
+
+use crate::{
+    Metrics, Neighbours, WeightsConfig,
+    duty::{Attempt, Decision, Wait, conclude, decide, holds, is_current, is_due},
+    vector,
+};
+
+/// Attempts remembered, latest first: more than one epoch can have and than commits can be outstanding.
+pub(crate) const ATTEMPTS_KEPT: usize = 32;
+
+/// How often one look makes an intent anew because hotkeys changed under it.
+const REMAKE_LIMIT: usize = 3;
+
+/// What a look at the duty needs; shared by all looks of one life.
+pub(crate) struct Submitter {
+    pub own: Hotkey,
+    pub config: WeightsConfig,
+    pub neighbours: Neighbours,
+    pub metagraph: watch::Receiver<Arc<Metagraph>>,
+    pub metrics: Metrics,
+    pub clock: SharedClock,
+}
+
+/// Why the chain did not say yes.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    /// Nothing changed on the chain.
+    #[error("{0}")]
+    Refused(String),
+    /// It may have changed.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl Submitter {
+    /// Returns the attempts as they are now, and why nothing more is to be done at this block.
+    pub async fn attend(self: Arc<Self>, mut attempts: Vec<Attempt>, scores: Arc<ScoreTable>) -> (Vec<Attempt>, Wait) {
+        self.settle_due(&mut attempts).await;
+        let wait = match decide(&self.fresh(), &self.own, &attempts, &self.config) {
+            Decision::Wait { reason, .. } => reason,
+            Decision::Set => self.set(&mut attempts, &scores).await,
+        };
+        attempts.truncate(ATTEMPTS_KEPT);
+        (attempts, wait)
+    }
+
+    pub fn fresh(&self) -> Arc<Metagraph> {
+        self.metagraph.borrow().clone()
+    }
+
+    // --- setting ---
+
+    async fn set(&self, attempts: &mut Vec<Attempt>, scores: &ScoreTable) -> Wait {
+        for _ in 0..REMAKE_LIMIT {
+            let intent = match self.make(scores) {
+                Ok(intent) => intent,
+                Err(reason) => {
+                    tracing::warn!(%reason, "no weights are made");
+                    return Wait::NoVector;
+                }
+            };
+            let mut attempt = self.record(intent).await;
+            // Recording took its time: does everybody still hold the uid we are about to pay?
+            let is_current = is_current(&attempt.intent, &self.fresh());
+            if is_current {
+                self.submit(&mut attempt).await;
+            } else {
+                self.settle(&mut attempt, Settlement::Superseded).await;
+            }
+            attempts.insert(0, attempt);
+            if is_current {
+                return Wait::Submitted;
+            }
+        }
+        Wait::Superseded
+    }
+
+    fn make(&self, scores: &ScoreTable) -> Result<WeightIntent, vector::NoVector> {
+        let metagraph = self.fresh();
+        let entries =
+            vector::make(&metagraph, &self.own, scores, &self.config, self.clock.unix().as_secs_f64())?.entries;
+        Ok(WeightIntent {
+            block: metagraph.block,
+            epoch_index: metagraph.epoch_index,
+            after_step: scores.sequence,
+            uids: entries.iter().map(|entry| entry.0).collect(),
+            hotkeys: entries.iter().map(|entry| entry.1).collect(),
+            weights: entries.iter().map(|entry| entry.2).collect(),
+            version_key: self.config.version_key.max(metagraph.hyperparameters.weights_version_key),
+        })
+    }
+
+    /// Weights are the validator's first duty: a ledger in trouble does not keep them from the chain.
+    async fn record(&self, intent: WeightIntent) -> Attempt {
+        let mut attempt = Attempt { id: None, intent, settlement: Settlement::Open, saved: true };
+        self.record_late(&mut attempt).await;
+        if attempt.id.is_none() {
+            self.metrics.unrecorded.inc();
+        }
+        attempt
+    }
+
+    async fn record_late(&self, attempt: &mut Attempt) {
+        match self.neighbours.record_intent.call(RecordIntent { intent: attempt.intent.clone() }).await {
+            Ok(Ok(id)) => attempt.id = Some(id),
+            Ok(Err(error)) => tracing::error!(%error, "weights go on without a record"),
+            Err(error) => tracing::error!(%error, "weights go on without a record"),
+        }
+    }
+
+    async fn submit(&self, attempt: &mut Attempt) {
+        let WeightIntent { uids, weights, version_key, .. } = &attempt.intent;
+        let message = SetWeights { uids: uids.clone(), weights: weights.clone(), version_key: *version_key };
+        let answer = self.within_deadline(self.neighbours.set_weights.call(message)).await;
+        let settlement = match answer {
+            Ok(Submission::Committed { block, reveal_epoch }) => Settlement::Committed { block, reveal_epoch },
+            Ok(Submission::Set { block }) => match self.read_row(&self.fresh()).await {
+                Some(row) if holds(&row, &attempt.intent, &self.fresh()) => Settlement::Confirmed { block },
+                // The chain says yes but does not show it: the next look decides.
+                _ => Settlement::Open,
+            },
+            Err(NoAnswer::Refused(reason)) => Settlement::Failed { reason },
+            Err(NoAnswer::Unknown(reason)) => {
+                tracing::warn!(reason, "it is not known whether the weights are on the chain; its state will tell");
+                Settlement::Open
+            }
+        };
+        self.settle(attempt, settlement).await;
+    }
+
+    // --- settling ---
+
+    async fn settle_due(&self, attempts: &mut [Attempt]) {
+        let metagraph = self.fresh();
+        if attempts.iter().any(|attempt| is_due(attempt, &metagraph))
+            && let Some(row) = self.read_row(&metagraph).await
+        {
+            for attempt in attempts.iter_mut().filter(|attempt| is_due(attempt, &metagraph)) {
+                let settlement = conclude(attempt, &row, &metagraph, &self.own, &self.config);
+                self.settle(attempt, settlement).await;
+            }
+        }
+        for attempt in attempts.iter_mut().filter(|attempt| !attempt.saved) {
+            self.save(attempt).await;
+        }
+    }
+
+    /// Our row of weights as the chain has it; empty when we have no uid; `None` when it could not be read.
+    async fn read_row(&self, metagraph: &Metagraph) -> Option<Vec<(Uid, u16)>> {
+        let Some(uid) = metagraph.uid_of(&self.own) else { return Some(Vec::new()) };
+        match self.within_deadline(self.neighbours.read_weights.call(ReadWeights { uid })).await {
+            Ok(row) => Some(row),
+            Err(error) => {
+                tracing::warn!(%error, "the chain's weights could not be read; trying again at the next block");
+                None
+            }
+        }
+    }
+
+    async fn settle(&self, attempt: &mut Attempt, settlement: Settlement) {
+        if attempt.settlement == settlement {
+            return;
+        }
+        let result = match &settlement {
+            Settlement::Open => return,
+            Settlement::Committed { block, reveal_epoch } => {
+                tracing::info!(%block, reveal_epoch, "weights committed");
+                "committed"
+            }
+            Settlement::Confirmed { block } => {
+                tracing::info!(%block, uids = attempt.intent.uids.len(), "weights confirmed on the chain");
+                "confirmed"
+            }
+            Settlement::Failed { reason } => {
+                tracing::error!(reason, "weights were not set");
+                "failed"
+            }
+            Settlement::Superseded => {
+                tracing::info!("a hotkey changed: the weights are made anew");
+                "superseded"
+            }
+        };
+        if matches!(settlement, Settlement::Committed { .. } | Settlement::Confirmed { .. }) {
+            self.metrics.last_set.set(self.clock.unix().as_secs_f64());
+        }
+        self.metrics.intents.with_label_values(&[result]).inc();
+        attempt.settlement = settlement;
+        attempt.saved = false;
+        self.save(attempt).await;
+    }
+
+    /// Tells the ledger how the attempt stands; what it cannot take now is told again at the next look.
+    async fn save(&self, attempt: &mut Attempt) {
+        if attempt.id.is_none() {
+            self.record_late(attempt).await;
+        }
+        let Some(id) = attempt.id else { return };
+        let message = SettleIntent { id, settlement: attempt.settlement.clone() };
+        match self.neighbours.settle_intent.call(message).await {
+            Ok(Ok(())) => attempt.saved = true,
+            Ok(Err(error)) => tracing::error!(%error, "the ledger does not know yet how the weights went on"),
+            Err(error) => tracing::error!(%error, "the ledger does not know yet how the weights went on"),
+        }
+    }
+
+    /// Every wait has an end: no answer in time is an answer not known.
+    async fn within_deadline<T>(
+        &self,
+        answer: impl Future<Output = Result<Result<T, ChainError>, CallError>>,
+    ) -> Result<T, NoAnswer> {
+        let limit = Duration::from_secs(self.config.chain_timeout_seconds);
+        match select(Box::pin(answer), self.clock.sleep(limit)).await {
+            Either::Left((Ok(answer), _)) => answer.map_err(NoAnswer::from),
+            Either::Left((Err(error @ CallError::NeverStarted { .. }), _)) => Err(NoAnswer::Refused(error.to_string())),
+            Either::Left((Err(error), _)) => Err(NoAnswer::Unknown(error.to_string())),
+            Either::Right(_) => Err(NoAnswer::Unknown(format!("no answer within {limit:?}"))),
+        }
+    }
+}
+
+impl From<ChainError> for NoAnswer {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::RefusedByPool { .. } | ChainError::FailedInBlock { .. } => Self::Refused(error.to_string()),
+            ChainError::Unreachable { .. } | ChainError::BadAnswer { .. } => Self::Unknown(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! From scores to a weight vector for one metagraph, or the reason why the scores are none to pay anyone.
+
+use std::collections::HashMap;
+
+use openvalidators_messages::{Hotkey, Metagraph, Uid, weights::ScoreTable};
+
+use crate::{
+    WeightsConfig, WhenEmpty,
+    process::{BadWeight, Limits, emit, process},
+};
+
+/// The chain's weights of one validator: uids ascending, the largest weight 65535.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightVector {
+    /// Whom, who held the place, how much.
+    pub entries: Vec<(Uid, Hotkey, u16)>,
+}
+
+/// Why no vector was made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NoVector {
+    /// Too little is known of the miners of this metagraph.
+    #[error("{scored} of the subnet's miners were scored, {wanted} are wanted")]
+    TooFewScored {
+        /// So many have a score.
+        scored: usize,
+        /// So many should.
+        wanted: usize,
+    },
+    /// Nobody has earned anything.
+    #[error("none of {scored} scored miners has a score above 0")]
+    NothingEarned {
+        /// So many have a score.
+        scored: usize,
+    },
+    /// No step was scored for long.
+    #[error("the newest score is {age_seconds:.0} s old, at most {limit_seconds} s are allowed")]
+    TooOld {
+        /// Age of the newest score.
+        age_seconds: f64,
+        /// The limit.
+        limit_seconds: u64,
+    },
+    /// The owner should get everything, but has no place on the subnet.
+    #[error("the subnet owner, who should get everything, has no uid")]
+    NoOwner,
+    /// A score that cannot be one.
+    #[error(transparent)]
+    Bad(#[from] BadWeight),
+}
+
+/// Makes the vector for this metagraph. Scores find their uid by hotkey, so a recycled uid inherits nothing; hotkeys that are
+/// not registered, and our own, count for nothing. Negative scores count as 0.
+///
+/// # Errors
+/// When the scores are no reason to pay anyone and [`WhenEmpty::Hold`] is configured, or the owner has no place.
+pub fn make(
+    metagraph: &Metagraph,
+    own: &Hotkey,
+    scores: &ScoreTable,
+    config: &WeightsConfig,
+    unix_seconds: f64,
+) -> Result<WeightVector, NoVector> {
+    let raw = match (earned(metagraph, own, scores, config, unix_seconds), config.when_empty) {
+        (Ok(raw), _) => raw,
+        (Err(reason), WhenEmpty::Hold) => return Err(reason),
+        (Err(_), WhenEmpty::Uniform) => vec![0.0; metagraph.neurons.len()],
+        (Err(_), WhenEmpty::Owner) => {
+            let owner = usize::from(metagraph.owner_uid.ok_or(NoVector::NoOwner)?.0);
+            (0..metagraph.neurons.len()).map(|uid| if uid == owner { 1.0 } else { 0.0 }).collect()
+        }
+    };
+    let limits = Limits {
+        neurons: metagraph.neurons.len(),
+        min_allowed: metagraph.hyperparameters.min_allowed_weights.into(),
+        max_share: metagraph.hyperparameters.max_weight_limit,
+        exclude_quantile: config.exclude_quantile,
+    };
+    let weights = emit(&process(&raw, &limits)?)?;
+    let entries = weights
+        .into_iter()
+        .filter_map(|(uid, weight)| metagraph.neuron(uid).map(|neuron| (uid, neuron.hotkey, weight)))
+        .collect();
+    Ok(WeightVector { entries })
+}
+
+/// The scores of this metagraph's miners, divided by their sum: one for each uid.
+fn earned(
+    metagraph: &Metagraph,
+    own: &Hotkey,
+    scores: &ScoreTable,
+    config: &WeightsConfig,
+    unix_seconds: f64,
+) -> Result<Vec<f32>, NoVector> {
+    let rows: HashMap<_, _> = scores.rows.iter().map(|row| (row.hotkey, row)).collect();
+    let found: Vec<_> = metagraph
+        .neurons
+        .iter()
+        .map(|neuron| if neuron.hotkey == *own { None } else { rows.get(&neuron.hotkey) })
+        .collect();
+    let scored = found.iter().flatten().count();
+    let others = metagraph.neurons.iter().filter(|neuron| neuron.hotkey != *own).count();
+    let wanted = config.min_scored.min(others).max(1);
+    if scored < wanted {
+        return Err(NoVector::TooFewScored { scored, wanted });
+    }
+    let newest = found.iter().flatten().map(|row| row.scored_at).fold(f64::NEG_INFINITY, f64::max);
+    let age_seconds = unix_seconds - newest;
+    if age_seconds > config.max_score_age_seconds as f64 {
+        return Err(NoVector::TooOld { age_seconds, limit_seconds: config.max_score_age_seconds });
+    }
+    let scores: Vec<f64> = found.iter().map(|row| row.map_or(0.0, |row| row.score.max(0.0))).collect();
+    let sum: f64 = scores.iter().sum();
+    if sum > 0.0 {
+        Ok(scores.iter().map(|score| (score / sum) as f32).collect())
+    } else {
+        Err(NoVector::NothingEarned { scored })
+    }
+}
+
+#[cfg(test)]
+mod tests;
