@@ -1,1 +1,41 @@
-//! prompts
+//! Prompts: where contexts come from, what the forward says, and the forward itself.
+//!
+//! Two things live here. The **actor** ([`PromptsActor`]) draws contexts from a [`Source`]; it is asked by the forward and
+//! asks nobody. It answers in the time a small file takes to read; when its inbox is full the asking lanes wait; when it
+//! dies a fresh one needs no state, and the message is sent again. The **lanes** ([`Lanes`]) run forwards: each is one
+//! readable async function (`forward.rs`) that turns to the neighbours in [`Desks`]: gating, dendrite, rewards, ledger,
+//! weights. Nothing a neighbour does ends a lane: a forward that cannot go on ends early and says why, and a lane that
+//! gained nothing pauses, longer each time.
+//!
+//! Miners' texts are hostile. Before the best completion of a step enters the prompts of other miners it is bounded, made
+//! visible, and quoted line by line (`quote.rs`).
+
+mod actor;
+mod budget;
+mod config;
+mod desks;
+mod forward;
+mod lanes;
+mod metrics;
+mod quote;
+mod script;
+mod sentences;
+mod settle;
+mod source;
+#[cfg(test)]
+mod stage;
+mod template;
+
+pub use actor::{Mailboxes, PromptsActor};
+pub use config::{
+    Compat, Config, ConfigError, MAX_CONCURRENT_FORWARDS, MAX_FOLLOWUP_STEPS, MAX_SAMPLE_SIZE, MAX_SECONDS,
+    MAX_TEXT_BYTES, MIN_TEXT_BYTES, Settings, SourceConfig, TemplatePaths,
+};
+pub use desks::{Desks, NoAnswer};
+pub use forward::{EarlyReason, ForwardEnd, Report};
+pub use lanes::Lanes;
+pub use metrics::Metrics;
+pub use script::{Accepted, Conversation, Script};
+pub use settle::{CRASH_ATTEMPTS, NotSettled, SETTLE_BACKOFF, Settled};
+pub use source::{Directory, Embedded, OpenError, Source, open};
+pub use template::{Template, TemplateError};
