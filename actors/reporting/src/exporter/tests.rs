@@ -1,0 +1,72 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::{BuildInfo, ReportingMetrics};
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_three_endpoints_answer() {
+    let registry = Registry::new();
+    let build = BuildInfo {
+        version: "0.1.0".into(),
+        spec_version: "1020".into(),
+        revision: "unknown".into(),
+        rustc: "unknown".into(),
+    };
+    ReportingMetrics::new(&registry, &build).unwrap();
+    let synced = Arc::new(AtomicBool::new(false));
+    let seen = synced.clone();
+    let health = Health::new()
+        .live("ledger", || Ok(()))
+        .ready("chain", move || if seen.load(Ordering::Relaxed) { Ok(()) } else { Err("no metagraph yet".into()) });
+    let exporter = Exporter::bind(LOOPBACK, registry, health).await.unwrap();
+    let address = exporter.address();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(exporter.serve(async { drop(stopped.await) }));
+
+    let metrics = get(address, "/metrics").await;
+    assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
+    assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
+    assert!(metrics.contains(
+        "openvalidators_build_info{revision=\"unknown\",rustc=\"unknown\",spec_version=\"1020\",version=\"0.1.0\"} 1"
+    ));
+    assert!(metrics.contains("\nprocess_resident_memory_bytes "));
+
+    let health = get(address, "/health").await;
+    assert!(
+        health.starts_with("HTTP/1.1 200") && health.ends_with(r#"{"ok":true,"parts":{"ledger":"ok"}}"#),
+        "{health}"
+    );
+    let ready = get(address, "/ready").await;
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert!(ready.ends_with(r#"{"ok":false,"parts":{"chain":"no metagraph yet","ledger":"ok"}}"#), "{ready}");
+    synced.store(true, Ordering::Relaxed);
+    assert!(get(address, "/ready").await.starts_with("HTTP/1.1 200"));
+    assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
+
+    drop(stop);
+    serving.await.unwrap().unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_taken_port_is_told_with_the_remedy() {
+    let first = Exporter::bind(LOOPBACK, Registry::new(), Health::new()).await.unwrap();
+    let second = Exporter::bind(first.address(), Registry::new(), Health::new()).await;
+    let error = second.err().unwrap().to_string();
+    for expected in [&first.address().to_string(), "in use", "metrics.address", "metrics.off"] {
+        assert!(error.contains(expected), "{error}");
+    }
+}
