@@ -1,1 +1,89 @@
-//! openvalidators
+//! The program behind `openvalidators`: command line, configuration, wiring, console. `docs/architecture.md` is the map.
+
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod localnet;
+mod logging;
+pub mod models;
+pub mod network;
+pub mod progress;
+pub mod run;
+pub mod serve;
+pub mod shutdown;
+pub mod topology;
+
+use std::process::ExitCode;
+
+use cli::{Parsed, Task};
+use config::Config;
+use console::{Style, print_text};
+use time::UtcOffset;
+
+/// Parses the command line, loads the configuration and runs the subcommand.
+#[must_use]
+#[allow(clippy::print_stderr, reason = "the last words of a program that did not start")]
+pub fn main() -> ExitCode {
+    // Only a process with one thread may ask the system for its time zone.
+    let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+    let parsed = cli::parse();
+    dispatch(&parsed, offset).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(shutdown::EXIT_NOT_STARTED)
+    })
+}
+
+fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
+    logging::start(&parsed.cli.log, parsed.cli.log_json)?;
+    match &parsed.cli.command {
+        Task::Models(command) => {
+            let config = Config::load(&cli::Settings::default(), &parsed.subcommand, None)?;
+            runtime()?.block_on(models::run(command.action, &config.models))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Run(command) => {
+            let mut config = Config::load(&command.settings, &parsed.subcommand, command.steps)?;
+            if let Some(address) = &command.chain {
+                config.chain.endpoint = format!("local://{}", address.trim_start_matches("local://")).parse()?;
+            }
+            if let Some(code) = only_show(&command.settings, &config)? {
+                return Ok(code);
+            }
+            let style = match (command.json, command.quiet) {
+                (true, _) => Style::Json,
+                (_, true) => Style::Quiet,
+                _ => Style::Text,
+            };
+            system().block_on(run::run(config, style, offset))
+        }
+        Task::Localnet(command) => {
+            let config = Config::load(&command.settings, &parsed.subcommand, None)?;
+            if let Some(code) = only_show(&command.settings, &config)? {
+                return Ok(code);
+            }
+            runtime()?.block_on(serve::run(config, command.listen))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// `--check-config` and `--print-config`.
+fn only_show(settings: &cli::Settings, config: &Config) -> anyhow::Result<Option<ExitCode>> {
+    if settings.print_config {
+        print_text(&toml::to_string(config)?);
+    } else if settings.check_config {
+        print_text("the configuration is fine");
+    }
+    Ok((settings.print_config || settings.check_config).then_some(ExitCode::SUCCESS))
+}
+
+/// Workers for signing, parsing, tokenising and the miners' servers.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// An actix system whose tasks outside actors run on several threads.
+fn system() -> actix::SystemRunner {
+    #[allow(clippy::expect_used, reason = "actix takes no error here; without threads there is no program")]
+    actix::System::with_tokio_rt(|| runtime().expect("the system gives no threads"))
+}

@@ -8,7 +8,7 @@ use actix::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use openvalidators_messages::inference::{Embed, LogProb, Models};
-use openvalidators_runtime::{Stop, Envelope, Inbox, Mailbox};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop};
 use prometheus::Registry;
 
 use crate::engine::Engine;

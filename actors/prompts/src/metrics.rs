@@ -47,7 +47,11 @@ impl Metrics {
         let seconds = |name, help| HistogramOpts::new(name, help).buckets(SECONDS.into());
         let metrics = Self {
             forwards: counter("openvalidators_forwards_total", "Forwards by how they ended", &["end"])?,
-            steps: counter("openvalidators_forward_steps_total", "Settled steps by kind and result", &["step", "result"])?,
+            steps: counter(
+                "openvalidators_forward_steps_total",
+                "Settled steps by kind and result",
+                &["step", "result"],
+            )?,
             parts: HistogramVec::new(
                 seconds("openvalidators_step_part_seconds", "Time spent in each part of a step"),
                 &["part"],

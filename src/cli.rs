@@ -1,0 +1,138 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::reference_flags;
+
+/// A Bittensor text-prompting validator: asks miners, scores their completions with a stack of reward models, keeps a
+/// moving-average score for each and sets weights on chain.
+#[derive(Debug, Parser)]
+#[command(name = "openvalidators", version, arg_required_else_help = true)]
+#[command(after_help = "Start here:  openvalidators run --steps 18\n\
+    It fetches two small models once (190 MB), starts a network of 16 miners on this machine, validates it for two \
+    forwards and prints what each miner earned.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Task,
+    /// What to log on standard error: a level, or directives such as `info,openvalidators_dendrite=debug`.
+    #[arg(long, global = true, value_name = "FILTER", default_value = "warn", env = "OPENVALIDATORS_LOG")]
+    pub log: String,
+    /// Log as one JSON object a line.
+    #[arg(long, global = true)]
+    pub log_json: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Validate. Without --chain, on a local network that is started with it.
+    Run(Run),
+    /// Run the local network alone, chain and miners, so that a validator can come and go.
+    Localnet(Localnet),
+    /// Fetch the models, or say which are here.
+    Models(Models),
+}
+
+/// `openvalidators run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Where settings come from.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Stop after so many steps (nine make a forward). Without it: until Ctrl-C or SIGTERM.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Join the local network that `openvalidators localnet` serves at this address, instead of starting one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub chain: Option<String>,
+    /// Print progress and summary as JSON lines instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Print neither progress nor summary.
+    #[arg(long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+/// `openvalidators localnet`
+#[derive(Debug, Args)]
+pub struct Localnet {
+    /// Where settings come from.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Serve the chain at this loopback address; port 0 takes a free one and prints it.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: std::net::SocketAddr,
+}
+
+/// Settings common to the long-running commands: defaults, then the file, then the environment, then flags.
+#[derive(Debug, Default, Args)]
+pub struct Settings {
+    /// A TOML file over the defaults; `configs/local.toml` explains every key.
+    #[arg(long, value_name = "FILE", env = "OPENVALIDATORS_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Set one key, e.g. `--set prompts.concurrent_forwards=4`. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where records and scores are kept. One process at a time.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Check the configuration and stop.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Print the configuration in force, as TOML, and stop.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// `openvalidators models`
+#[derive(Debug, Args)]
+pub struct Models {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: ModelAction,
+}
+
+/// What to do with the models.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ModelAction {
+    /// Fetch every model of the catalogue that is not here, and verify all.
+    Fetch,
+    /// List the catalogue: what is here, what is missing, what is damaged.
+    List,
+}
+
+/// The command line as parsed, with the reference's flags apart.
+pub struct Parsed {
+    /// The typed part.
+    pub cli: Cli,
+    /// The matches of the subcommand, where [`reference_flags::values`] finds the flags of openvalidators 1.2.0.
+    pub subcommand: ArgMatches,
+}
+
+/// Parses the process's arguments; on `--help` or bad usage prints and exits, as clap does.
+#[must_use]
+pub fn parse() -> Parsed {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let subcommand = matches.subcommand().map(|(_, matches)| matches.clone()).unwrap_or_default();
+    Parsed { cli, subcommand }
+}
+
+/// The whole command line. The flags of openvalidators 1.2.0 come from their table, not from the structs above.
+#[must_use]
+pub fn command() -> Command {
+    Cli::command().mut_subcommand("run", |run| run.args(reference_flags::arguments()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,209 @@
+//! The configuration: one struct of the crates' own structs, read from layers, then checked as a whole.
+
+pub mod layers;
+pub mod reference_flags;
+
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use layers::{LayerError, Layers, Origin, parse_value};
+use openvalidators_dendrite as dendrite;
+use openvalidators_gating as gating;
+use openvalidators_hub::HubConfig;
+use openvalidators_inference as inference;
+use openvalidators_ledger::LedgerConfig;
+use openvalidators_prompts as prompts;
+use openvalidators_reporting::ReportingConfig;
+use openvalidators_rewards as rewards;
+use openvalidators_subtensor::{ChainConfig, local::LocalChainConfig};
+use openvalidators_weights::WeightsConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::{cli::Settings, localnet::LocalnetConfig};
+
+/// The commented default, compiled in so that the program runs anywhere.
+pub const DEFAULT_TOML: &str = include_str!("../configs/local.toml");
+
+/// Everything an operator can set. `configs/local.toml` explains every key; what is not set there is set here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The root of every random choice: which text, which miners, what local miners answer.
+    pub seed: u64,
+    /// Where records and scores are kept.
+    pub state_dir: PathBuf,
+    /// The chain and the subnet.
+    pub chain: ChainConfig,
+    /// The miners of the local network.
+    pub localnet: LocalnetConfig,
+    /// Forwards and where their texts come from.
+    pub prompts: prompts::Config,
+    /// Which miners are asked.
+    pub gating: gating::Config,
+    /// How miners are asked.
+    pub dendrite: dendrite::Config,
+    /// Where models are kept and fetched from.
+    pub models: HubConfig,
+    /// The device that computes.
+    pub inference: inference::Config,
+    /// Reward functions and filters.
+    pub rewards: rewards::Config,
+    /// Scores and weights.
+    pub weights: WeightsConfig,
+    /// What is kept, and how long.
+    pub ledger: LedgerConfig,
+    /// Event log, Prometheus.
+    pub reporting: ReportingConfig,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value as written.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// A flag of openvalidators 1.2.0 without an effect.
+    #[error(transparent)]
+    Absent(#[from] reference_flags::Absent),
+    /// `--set` without a key and a value.
+    #[error("--set {0}: expected KEY=VALUE, e.g. --set prompts.concurrent_forwards=4")]
+    NotAKeyAndValue(String),
+    /// Values that do not make sense, in the crate's words.
+    #[error("{0}")]
+    Senseless(String),
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads `defaults < file < environment < flags` and checks the result.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key, where its value was written, what was found and what is allowed.
+    pub fn load(settings: &Settings, flags: &ArgMatches, steps: Option<u64>) -> Result<Self, ConfigError> {
+        let mut layers = Layers::default();
+        layers.add_defaults(DEFAULT_TOML)?;
+        if let Some(file) = &settings.config {
+            layers.add_file(file)?;
+        }
+        layers.add_environment(std::env::vars());
+        reference_flags::apply(flags, &mut layers)?;
+        for written in &settings.set {
+            let (key, value) = written.split_once('=').ok_or_else(|| ConfigError::NotAKeyAndValue(written.clone()))?;
+            layers.set(key.trim(), parse_value(value.trim()), Origin::Flag(format!("--set {key}")));
+        }
+        if let Some(directory) = &settings.state_dir {
+            let value = toml::Value::String(directory.display().to_string());
+            layers.set("state_dir", value, Origin::Flag("--state-dir".to_owned()));
+        }
+        let mut config: Self = layers.read()?;
+        if steps.is_some() {
+            config.prompts.steps = steps;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether the values make sense, each crate judging its own.
+    ///
+    /// # Errors
+    /// The first that do not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let senseless = |error: &dyn std::fmt::Display| ConfigError::Senseless(error.to_string());
+        self.chain.check().map_err(|e| senseless(&e))?;
+        self.localnet.check().map_err(|e| senseless(&e))?;
+        self.prompts.check().map_err(|e| senseless(&e))?;
+        self.gating.check().map_err(|e| senseless(&e))?;
+        self.dendrite.check().map_err(|e| senseless(&e))?;
+        self.rewards.check().map_err(|e| senseless(&e))?;
+        self.weights.check().map_err(|e| senseless(&e))?;
+        self.ledger.check().map_err(|e| senseless(&e))?;
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    /// The local network: what `configs/local.toml` says, where it differs from the crates' own defaults.
+    fn default() -> Self {
+        Self {
+            seed: 42,
+            state_dir: PathBuf::from("state"),
+            // Plain weights can be seen at the next epoch; commit-reveal, mainnet's rule, shows them an epoch later.
+            chain: ChainConfig {
+                local: LocalChainConfig { commit_reveal: false, ..LocalChainConfig::default() },
+                ..ChainConfig::default()
+            },
+            localnet: LocalnetConfig { slow_least_seconds: 1.0, slow_most_seconds: 6.0, ..LocalnetConfig::default() },
+            prompts: prompts::Config {
+                augment_sample_size: 6,
+                followup_sample_size: 6,
+                answer_sample_size: 6,
+                augment_timeout_seconds: 4.0,
+                followup_timeout_seconds: 4.0,
+                answer_timeout_seconds: 4.0,
+                ..prompts::Config::default()
+            },
+            gating: gating::Config::default(),
+            dendrite: dendrite::Config { allow_private_addresses: true, ..dendrite::Config::default() },
+            models: HubConfig::default(),
+            inference: inference::Config::default(),
+            rewards: rewards::Config::default(),
+            weights: WeightsConfig {
+                retry_after_blocks: 2,
+                submission_lifetime_blocks: 8,
+                chain_timeout_seconds: 20,
+                ..WeightsConfig::default()
+            },
+            ledger: LedgerConfig::default(),
+            reporting: ReportingConfig::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults() -> Layers {
+        let mut layers = Layers::default();
+        layers.add_defaults(DEFAULT_TOML).unwrap();
+        layers
+    }
+
+    #[test]
+    fn the_commented_file_is_the_default() {
+        let read: Config = defaults().read().unwrap();
+        assert_eq!(read, Config::default());
+        read.check().unwrap();
+    }
+
+    /// A key that exists but is not explained is as good as hidden.
+    #[test]
+    fn the_commented_file_names_every_key() {
+        fn keys(prefix: &str, value: &toml::Value, into: &mut Vec<String>) {
+            match value {
+                toml::Value::Table(table) => {
+                    for (name, value) in table {
+                        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                        keys(&key, value, into);
+                    }
+                }
+                _ => into.push(prefix.to_owned()),
+            }
+        }
+        let (mut all, mut written) = (Vec::new(), Vec::new());
+        keys("", &toml::Value::try_from(Config::default()).unwrap(), &mut all);
+        keys("", &DEFAULT_TOML.parse::<toml::Table>().unwrap().into(), &mut written);
+        let missing: Vec<_> = all.iter().filter(|key| !written.contains(key)).collect();
+        assert!(missing.is_empty(), "configs/local.toml does not explain {missing:?}");
+    }
+
+    #[test]
+    fn a_partial_table_keeps_the_other_defaults() {
+        let mut layers = defaults();
+        layers.set("prompts.concurrent_forwards", parse_value("3"), Origin::Flag("--set".into()));
+        let read: Config = layers.read().unwrap();
+        assert_eq!(read.prompts.concurrent_forwards, 3);
+        assert_eq!(read.prompts.answer_sample_size, 6);
+    }
+}

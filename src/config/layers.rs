@@ -1,0 +1,276 @@
+//! Layers of configuration: `defaults < file < environment < flags`, each value remembering where it came from.
+//!
+//! This is the first of two stages: values as written. The second is [`super::Config`], which checks them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// Environment variables that set a key: `OPENVALIDATORS_SET__PROMPTS__CONCURRENT_FORWARDS=4` sets
+/// `prompts.concurrent_forwards`. (The middle keeps them apart from switches such as `OPENVALIDATORS_MODELS`.)
+pub const ENVIRONMENT_PREFIX: &str = "OPENVALIDATORS_SET__";
+
+/// The largest configuration file that is read.
+const FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file of the operator's.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// A flag on the command line.
+    Flag(String),
+}
+
+/// Values as written, later layers over earlier ones.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    values: Table,
+    /// By dotted key, for every leaf somebody wrote.
+    origins: BTreeMap<String, Origin>,
+}
+
+/// A value that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// The file could not be read.
+    #[error("configuration file {path} could not be read: {reason}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is no TOML.
+    #[error("configuration file {path} is not valid TOML: {reason}")]
+    NotToml {
+        /// Which.
+        path: PathBuf,
+        /// Line, column and what was expected there.
+        reason: String,
+    },
+    /// A key is unknown, or its value is not what it may be.
+    #[error("configuration key `{key}`{origin}: {reason}")]
+    Key {
+        /// Dotted.
+        key: String,
+        /// ` (set by …)`, or empty for a default.
+        origin: String,
+        /// What was found and what is allowed.
+        reason: String,
+    },
+}
+
+// === impl Layers ===
+
+impl Layers {
+    /// Lays the built-in defaults under everything; they have no origin to speak of.
+    ///
+    /// # Errors
+    /// When the text is not TOML.
+    pub fn add_defaults(&mut self, text: &str) -> Result<(), LayerError> {
+        self.values = text.parse::<Table>().map_err(|error| LayerError::NotToml {
+            path: PathBuf::from("built-in defaults"),
+            reason: error.to_string(),
+        })?;
+        Ok(())
+    }
+
+    /// Lays a TOML file over what is there.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is larger than 1 MiB, or is not TOML.
+    pub fn add_file(&mut self, path: &Path) -> Result<(), LayerError> {
+        let unreadable = |reason: String| LayerError::Unreadable { path: path.to_owned(), reason };
+        let size = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?.len();
+        if size > FILE_LIMIT_BYTES {
+            return Err(unreadable(format!("it has {size} bytes, the limit is {FILE_LIMIT_BYTES}")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
+        let table = text
+            .parse::<Table>()
+            .map_err(|e| LayerError::NotToml { path: path.to_owned(), reason: e.to_string().trim_end().to_owned() })?;
+        self.add_table("", table, &Origin::File(path.to_owned()));
+        Ok(())
+    }
+
+    /// Lays the environment's `OPENVALIDATORS_SET__…` variables over what is there.
+    pub fn add_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        let mut variables: Vec<_> = variables.into_iter().filter(|(n, _)| n.starts_with(ENVIRONMENT_PREFIX)).collect();
+        variables.sort();
+        for (name, text) in variables {
+            let key = name[ENVIRONMENT_PREFIX.len()..].to_lowercase().replace("__", ".");
+            self.set(&key, parse_value(&text), Origin::Environment(name));
+        }
+    }
+
+    /// Sets one dotted key.
+    pub fn set(&mut self, key: &str, value: Value, origin: Origin) {
+        match value {
+            Value::Table(table) => self.add_table(key, table, &origin),
+            leaf => self.set_leaf(key, leaf, origin),
+        }
+    }
+
+    /// The second stage: a typed value, every key known.
+    ///
+    /// # Errors
+    /// [`LayerError::Key`] names the key, where it was written, what was found and what is allowed.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, LayerError> {
+        serde_path_to_error::deserialize(self.values.clone()).map_err(|error| {
+            let path = error.path().to_string();
+            let reason = error.into_inner().to_string();
+            self.error(&path, reason.trim_end())
+        })
+    }
+
+    /// An error about a key, saying where its value was written.
+    #[must_use]
+    pub fn error(&self, key: &str, reason: &str) -> LayerError {
+        // An unknown field is reported at its table; the message names it.
+        let field = reason.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+        let key = match (field, key) {
+            (Some(field), "." | "") => field.to_owned(),
+            (Some(field), table) if !table.ends_with(field) => format!("{table}.{field}"),
+            (_, key) => key.to_owned(),
+        };
+        let below = format!("{key}.");
+        let origin = self
+            .origins
+            .get(&key)
+            .or_else(|| self.origins.iter().find(|(written, _)| written.starts_with(&below)).map(|(_, origin)| origin));
+        let origin = origin.map(|origin| format!(" (set by {origin})")).unwrap_or_default();
+        LayerError::Key { key, origin, reason: reason.to_owned() }
+    }
+
+    fn add_table(&mut self, prefix: &str, table: Table, origin: &Origin) {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            self.set(&key, value, origin.clone());
+        }
+    }
+
+    fn set_leaf(&mut self, key: &str, value: Value, origin: Origin) {
+        let mut table = &mut self.values;
+        let mut parts = key.split('.').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                table.insert(part.to_owned(), value);
+                break;
+            }
+            let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
+            if !entry.is_table() {
+                // A later layer makes a table of what was a value; the typed stage will judge it.
+                *entry = Value::Table(Table::new());
+            }
+            let Value::Table(inner) = entry else { return };
+            table = inner;
+        }
+        self.origins.insert(key.to_owned(), origin);
+    }
+}
+
+/// What a person typed: TOML where it is TOML (`4`, `true`, `[1, 2]`, `"text"`), else the text itself.
+#[must_use]
+pub fn parse_value(text: &str) -> Value {
+    format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) => write!(f, "the environment variable {name}"),
+            Self::Flag(flag) => write!(f, "the flag {flag}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Outer {
+        seed: u64,
+        prompts: Inner,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Inner {
+        lanes: u32,
+        path: String,
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let mut layers = Layers::default();
+        let written = file("seed = 1\n[prompts]\nlanes = 2\npath = \"file\"");
+        layers.add_file(written.path()).unwrap();
+        let environment = [("OPENVALIDATORS_SET__PROMPTS__LANES".to_owned(), "3".to_owned())];
+        layers.add_environment(environment);
+        layers.set("prompts.path", parse_value("/flag"), Origin::Flag("--set".into()));
+        let read: Outer = layers.read().unwrap();
+        assert_eq!(read, Outer { seed: 1, prompts: Inner { lanes: 3, path: "/flag".into() } });
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file_and_what_is_allowed() {
+        let written = file("[prompts]\nlane = 2");
+        let mut layers = Layers::default();
+        layers.add_file(written.path()).unwrap();
+        let error = layers.read::<Outer>().unwrap_err().to_string();
+        assert!(error.contains("`prompts.lane`"), "{error}");
+        assert!(error.contains(written.path().to_str().unwrap()), "{error}");
+        assert!(error.contains("`lanes`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_flag_and_what_is_allowed() {
+        let mut layers = Layers::default();
+        layers.set("prompts.lanes", parse_value("many"), Origin::Flag("--set prompts.lanes".into()));
+        let error = layers.read::<Outer>().unwrap_err().to_string();
+        assert!(error.contains("`prompts.lanes` (set by the flag --set prompts.lanes)"), "{error}");
+        assert!(error.contains("expected u32"), "{error}");
+    }
+
+    #[test]
+    fn broken_files_are_named() {
+        let mut layers = Layers::default();
+        let missing = layers.add_file(Path::new("nowhere.toml")).unwrap_err().to_string();
+        assert!(missing.contains("nowhere.toml"), "{missing}");
+        let broken = file("seed = ");
+        let error = layers.add_file(broken.path()).unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn typed_text_is_toml_where_it_can_be() {
+        assert_eq!(parse_value("4"), Value::Integer(4));
+        assert_eq!(parse_value("[1, 2]").as_array().map(Vec::len), Some(2));
+        assert_eq!(parse_value("2 GB"), Value::String("2 GB".into()));
+        assert_eq!(parse_value("1\nother = 2"), Value::String("1\nother = 2".into()));
+    }
+}

@@ -1,0 +1,199 @@
+//! Every flag of openvalidators 1.2.0, in one table: the key it sets here, or why it sets nothing.
+//!
+//! Source: `openvalidators/config.py`, and the bittensor 5.3 argument groups it adds.
+
+use clap::{Arg, ArgAction, ArgMatches};
+use toml::Value;
+
+use super::layers::{Layers, Origin, parse_value};
+
+/// One flag.
+struct Flag {
+    name: &'static str,
+    means: Means,
+}
+
+/// What a flag does here.
+#[derive(Clone, Copy)]
+enum Means {
+    /// Its value goes to these keys.
+    Sets(&'static [&'static str]),
+    /// A switch that turns these keys on.
+    On(&'static [&'static str]),
+    /// A switch that turns these keys off.
+    Off(&'static [&'static str]),
+    /// It takes a value, and what it sets does not exist here (yet).
+    AbsentValue(&'static str),
+    /// It is a switch, and what it sets does not exist here (yet).
+    AbsentSwitch(&'static str),
+}
+
+const NO_WANDB: &str = "this version does not report to wandb yet; the event log and Prometheus are on by default";
+const NO_REAL_CHAIN: &str = "this version validates the local network only; wallets and the real chain come next";
+const NO_GATING: &str = "this version routes uniformly, as 1.2.0 really did; the gating model comes later";
+const NO_SUCH_MODEL: &str = "this reward model is not part of this version yet";
+const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
+
+const FLAGS: &[Flag] = &[
+    flag("netuid", Means::Sets(&["chain.netuid"])),
+    flag("neuron.name", Means::AbsentValue("use --state-dir to keep validators apart")),
+    flag("neuron.device", Means::AbsentValue("this version computes on the CPU")),
+    flag("neuron.full_path", Means::Sets(&["state_dir"])),
+    flag("neuron.disable_log_rewards", Means::On(&["reporting.disable_log_rewards"])),
+    flag("neuron.num_concurrent_forwards", Means::Sets(&["prompts.concurrent_forwards"])),
+    flag("neuron.disable_set_weights", Means::On(&["weights.disable_set_weights"])),
+    flag("neuron.moving_average_alpha", Means::Sets(&["weights.moving_average_alpha"])),
+    // The reference asks for the summary with the followup's timeout and sample size.
+    flag(
+        "neuron.followup_timeout",
+        Means::Sets(&["prompts.augment_timeout_seconds", "prompts.followup_timeout_seconds"]),
+    ),
+    flag("neuron.followup_sample_size", Means::Sets(&["prompts.augment_sample_size", "prompts.followup_sample_size"])),
+    flag("neuron.answer_timeout", Means::Sets(&["prompts.answer_timeout_seconds"])),
+    flag("neuron.answer_sample_size", Means::Sets(&["prompts.answer_sample_size"])),
+    flag("neuron.num_followup_steps", Means::Sets(&["prompts.num_followup_steps"])),
+    flag("neuron.epoch_length_override", Means::AbsentValue("weights are set once in each epoch of the chain")),
+    flag("neuron.checkpoint_block_length", Means::AbsentValue("every step is durable before it counts")),
+    flag("neuron.events_retention_size", Means::Sets(&["reporting.events_retention_size"])),
+    flag("neuron.dont_save_events", Means::On(&["reporting.dont_save_events"])),
+    flag("neuron.vpermit_tao_limit", Means::Sets(&["gating.vpermit_tao_limit"])),
+    flag("neuron.axon_off", Means::AbsentSwitch("this version serves no axon")),
+    flag("neuron.blacklist_off", Means::Off(&["rewards.blacklist.enabled"])),
+    flag("neuron.nsfw_off", Means::AbsentSwitch(NO_SUCH_MODEL)),
+    flag("neuron.relevance_off", Means::Off(&["rewards.relevance.enabled"])),
+    flag("neuron.diversity_off", Means::Off(&["rewards.diversity.enabled"])),
+    flag("neuron.task_validator_off", Means::Off(&["rewards.task_validator.enabled"])),
+    flag("neuron.mock_reward_models", Means::AbsentSwitch(NO_MOCKS)),
+    flag("neuron.mock_dendrite_pool", Means::AbsentSwitch(NO_MOCKS)),
+    flag("neuron.mock_gating_model", Means::AbsentSwitch(NO_MOCKS)),
+    flag("neuron.mock_dataset", Means::AbsentSwitch(NO_MOCKS)),
+    flag("mock", Means::AbsentSwitch(NO_MOCKS)),
+    flag("neuron.use_custom_gating_model", Means::AbsentSwitch(NO_GATING)),
+    flag("gating.model_name", Means::AbsentValue(NO_GATING)),
+    flag("gating.num_uids", Means::AbsentValue(NO_GATING)),
+    flag("gating.learning_rate", Means::AbsentValue(NO_GATING)),
+    flag("gating.momentum", Means::AbsentValue(NO_GATING)),
+    flag("reward.dpo_weight", Means::Sets(&["rewards.weights.dpo_reward_model"])),
+    flag("reward.reciprocate_weight", Means::AbsentValue(NO_SUCH_MODEL)),
+    flag("reward.rlhf_weight", Means::AbsentValue(NO_SUCH_MODEL)),
+    flag("reward.dahoas_weight", Means::AbsentValue(NO_SUCH_MODEL)),
+    flag("reward.prompt_based_weight", Means::AbsentValue(NO_SUCH_MODEL)),
+    flag("wandb.off", Means::AbsentSwitch(NO_WANDB)),
+    flag("wandb.project_name", Means::AbsentValue(NO_WANDB)),
+    flag("wandb.entity", Means::AbsentValue(NO_WANDB)),
+    flag("wandb.offline", Means::AbsentSwitch(NO_WANDB)),
+    flag("wandb.weights_step_length", Means::AbsentValue(NO_WANDB)),
+    flag("wandb.run_step_length", Means::AbsentValue(NO_WANDB)),
+    flag("wandb.notes", Means::AbsentValue(NO_WANDB)),
+    flag("wandb.track_gating_model", Means::AbsentSwitch(NO_WANDB)),
+    flag("wallet.name", Means::AbsentValue(NO_REAL_CHAIN)),
+    flag("wallet.hotkey", Means::AbsentValue(NO_REAL_CHAIN)),
+    flag("wallet.path", Means::AbsentValue(NO_REAL_CHAIN)),
+    flag("subtensor.network", Means::AbsentValue(NO_REAL_CHAIN)),
+    flag("subtensor.chain_endpoint", Means::AbsentValue(NO_REAL_CHAIN)),
+    flag("logging.debug", Means::AbsentSwitch("use --log debug")),
+    flag("logging.trace", Means::AbsentSwitch("use --log trace")),
+    flag("logging.logging_dir", Means::AbsentValue("logs go to standard error; records to --state-dir")),
+    flag("axon.port", Means::AbsentValue("this version serves no axon")),
+    flag("axon.external_ip", Means::AbsentValue("this version serves no axon")),
+];
+
+const fn flag(name: &'static str, means: Means) -> Flag {
+    Flag { name, means }
+}
+
+/// A flag of 1.2.0 whose thing does not exist here.
+#[derive(Debug, thiserror::Error)]
+#[error("--{name} is a flag of openvalidators 1.2.0 that sets nothing here: {reason}. Leave it out.")]
+pub struct Absent {
+    name: &'static str,
+    reason: &'static str,
+}
+
+/// The table as arguments for clap. Flags without an effect are accepted by the parser, so that they can be answered by
+/// [`Absent`] instead of "unexpected argument".
+#[must_use]
+pub fn arguments() -> Vec<Arg> {
+    let argument = |flag: &Flag| {
+        let arg = Arg::new(flag.name).long(flag.name).help_heading("Flags of openvalidators 1.2.0");
+        match flag.means {
+            Means::Sets(keys) => arg.value_name("VALUE").help(format!("Sets {}", keys.join(" and "))),
+            Means::On(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = true", keys.join(" and "))),
+            Means::Off(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = false", keys.join(" and "))),
+            Means::AbsentValue(_) => arg.value_name("VALUE").hide(true),
+            Means::AbsentSwitch(_) => arg.action(ArgAction::SetTrue).hide(true),
+        }
+    };
+    FLAGS.iter().map(argument).collect()
+}
+
+/// Lays the flags given over the layers.
+///
+/// # Errors
+/// When a flag is given whose thing does not exist here.
+pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
+    for Flag { name, means } in FLAGS {
+        // Subcommands other than `run` do not have these arguments.
+        let value = || matches.try_get_one::<String>(name).ok().flatten();
+        let given = || matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or_default();
+        let mut set = |keys: &[&str], value: &Value| {
+            for key in keys {
+                layers.set(key, value.clone(), Origin::Flag(format!("--{name}")));
+            }
+        };
+        match *means {
+            Means::Sets(keys) => {
+                if let Some(text) = value() {
+                    set(keys, &parse_value(text));
+                }
+            }
+            Means::On(keys) if given() => set(keys, &Value::Boolean(true)),
+            Means::Off(keys) if given() => set(keys, &Value::Boolean(false)),
+            Means::AbsentValue(reason) if value().is_some() => return Err(Absent { name, reason }),
+            Means::AbsentSwitch(reason) if given() => return Err(Absent { name, reason }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// No flag is dead: each key of the table exists in the configuration.
+    #[test]
+    fn every_key_of_the_table_exists() {
+        let config = toml::Value::try_from(Config::default()).unwrap();
+        for Flag { name, means } in FLAGS {
+            let (Means::Sets(keys) | Means::On(keys) | Means::Off(keys)) = means else { continue };
+            for key in *keys {
+                let found = key.split('.').try_fold(&config, |table, part| table.get(part));
+                assert!(found.is_some(), "--{name} sets {key}, which does not exist");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let command = clap::Command::new("run").args(arguments());
+        let given = ["run", "--neuron.answer_timeout", "7.5", "--neuron.disable_set_weights", "--neuron.blacklist_off"];
+        let matches = command.try_get_matches_from(given).unwrap();
+        let mut layers = Layers::default();
+        layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
+        apply(&matches, &mut layers).unwrap();
+        let config: Config = layers.read().unwrap();
+        assert!((config.prompts.answer_timeout_seconds - 7.5).abs() < f64::EPSILON);
+        assert!(config.weights.disable_set_weights);
+        assert!(!config.rewards.blacklist.enabled);
+    }
+
+    #[test]
+    fn a_flag_without_an_effect_says_why() {
+        let command = clap::Command::new("run").args(arguments());
+        let matches = command.try_get_matches_from(["run", "--wandb.notes", "x"]).unwrap();
+        let error = apply(&matches, &mut Layers::default()).unwrap_err().to_string();
+        assert!(error.contains("--wandb.notes") && error.contains("wandb"), "{error}");
+    }
+}

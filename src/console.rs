@@ -1,0 +1,256 @@
+//! What a person sees: one line for each settled step, and a table at the end. The same facts as JSON lines on request.
+
+#![allow(clippy::print_stdout, reason = "standard output is this file's duty")]
+
+use std::collections::BTreeMap;
+
+use comfy_table::{CellAlignment, Table, presets};
+use openvalidators_messages::{
+    Hotkey, Metagraph, Scoring, StepOutcome, Uid,
+    ledger::StoredStep,
+    weights::{ScoreRow, ScoreTable},
+};
+use serde::Serialize;
+
+/// How many of the best miners a progress line names.
+const TOP_MINERS: usize = 3;
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Text for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Nothing.
+    Quiet,
+}
+
+/// A settled step, as printed.
+#[derive(Debug, Serialize)]
+struct StepLine<'a> {
+    event: &'static str,
+    sequence: u64,
+    forward: u64,
+    step: String,
+    block: u64,
+    asked: usize,
+    answered: usize,
+    seconds: f64,
+    /// Smallest, mean and largest final reward; none when the step is unscored.
+    rewards: Option<Spread>,
+    unscored: Option<&'a str>,
+    best_uid: Option<Uid>,
+    top: Vec<(Uid, f64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Spread {
+    least: f32,
+    mean: f32,
+    most: f32,
+}
+
+/// A miner's standing at the end of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Standing {
+    /// Its place.
+    pub uid: Uid,
+    /// What the local network knows it to be; the validator never sees this.
+    pub kind: Option<String>,
+    /// Steps in which it was asked.
+    pub asked: u64,
+    /// Steps in which it answered.
+    pub answered: u64,
+    /// Moving average of its rewards.
+    pub score: f64,
+    /// The weight we have on chain for it, 65535 being the largest; none when we have set none.
+    pub weight: Option<u16>,
+    /// Its share of what miners earn, by all validators' weights.
+    pub incentive: f64,
+}
+
+// === progress ===
+
+/// Prints one settled step.
+pub fn print_step(style: Style, step: &StoredStep, metagraph: &Metagraph, scores: &ScoreTable) {
+    let line = step_line(step, metagraph, scores);
+    match style {
+        Style::Text => println!("{}", line.text()),
+        Style::Json => print_json(&line),
+        Style::Quiet => {}
+    }
+}
+
+/// Prints a sentence about the run itself.
+pub fn print_note(style: Style, text: &str) {
+    match style {
+        Style::Text => println!("{text}"),
+        Style::Json => print_json(&serde_json::json!({ "event": "note", "text": text })),
+        Style::Quiet => {}
+    }
+}
+
+/// Prints any value as one JSON line.
+pub fn print_json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(json) => println!("{json}"),
+        Err(error) => tracing::error!(%error, "a line could not be written as JSON"),
+    }
+}
+
+/// Prints plain text, as it is.
+pub fn print_text(text: &str) {
+    println!("{text}");
+}
+
+fn step_line<'a>(step: &'a StoredStep, metagraph: &Metagraph, scores: &ScoreTable) -> StepLine<'a> {
+    let record = &step.record;
+    let scored = step.outcome.as_deref().and_then(StepOutcome::scored);
+    let unscored = match (step.outcome.as_deref(), &record.scoring) {
+        (Some(StepOutcome::Unscored { reason }), _) | (None, Scoring::Unscored { reason }) => Some(reason.as_str()),
+        _ => None,
+    };
+    let best = scored.and_then(|scored| scored.best).and_then(|index| record.completions.get(index));
+    let uid_of = |row: &ScoreRow| metagraph.uid_of(&row.hotkey).map(|uid| (uid, row.score));
+    StepLine {
+        event: "step",
+        sequence: step.sequence.0,
+        forward: record.step.forward.0,
+        step: record.name.to_string(),
+        block: record.block.0,
+        asked: record.asked.len(),
+        answered: record.completions.iter().filter(|completion| completion.is_success()).count(),
+        seconds: record.length_seconds,
+        rewards: scored.and_then(|scored| Spread::of(scored.rewards.iter().map(|reward| reward.get()))),
+        unscored,
+        best_uid: best.map(|completion| completion.uid),
+        top: scores.rows.iter().filter_map(uid_of).take(TOP_MINERS).collect(),
+    }
+}
+
+impl StepLine<'_> {
+    fn text(&self) -> String {
+        let rewards = match (self.rewards, self.unscored) {
+            (Some(Spread { least, mean, most }), _) => format!("rewards {least:.2} … {most:.2}, mean {mean:.2}"),
+            (None, Some(reason)) => format!("unscored: {reason}"),
+            (None, None) => "rewards pending".to_owned(),
+        };
+        let best = self.best_uid.map_or_else(|| "none".to_owned(), |uid| format!("uid {uid}"));
+        let top: Vec<_> = self.top.iter().map(|(uid, score)| format!("uid {uid} {score:.3}")).collect();
+        format!(
+            "forward {:<3} {:<9}  asked {:>2}, answered {:>2}  {rewards}  best {best}  ({:.1} s)  top: {}",
+            self.forward,
+            self.step,
+            self.asked,
+            self.answered,
+            self.seconds,
+            if top.is_empty() { "nobody yet".to_owned() } else { top.join(", ") },
+        )
+    }
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f32>) -> Option<Self> {
+        let values: Vec<f32> = values.collect();
+        let least = values.iter().copied().reduce(f32::min)?;
+        let most = values.iter().copied().reduce(f32::max)?;
+        Some(Self { least, mean: values.iter().sum::<f32>() / values.len() as f32, most })
+    }
+}
+
+// === summary ===
+
+/// Everybody's standing, best weight first, from the chain's state and our scores.
+#[must_use]
+pub fn standings(
+    metagraph: &Metagraph,
+    ours: &Hotkey,
+    kinds: &BTreeMap<Hotkey, String>,
+    scores: &ScoreTable,
+    weights: &[(Uid, u16)],
+) -> Vec<Standing> {
+    let scores: BTreeMap<Hotkey, &ScoreRow> = scores.rows.iter().map(|row| (row.hotkey, row)).collect();
+    let weights: BTreeMap<Uid, u16> = weights.iter().copied().collect();
+    let mut standings: Vec<Standing> = metagraph
+        .neurons
+        .iter()
+        // Validators that serve no axon are nobody's miners.
+        .filter(|neuron| neuron.hotkey != *ours && neuron.axon.is_some())
+        .map(|neuron| {
+            let row = scores.get(&neuron.hotkey);
+            Standing {
+                uid: neuron.uid,
+                kind: kinds.get(&neuron.hotkey).cloned(),
+                asked: row.map_or(0, |row| row.asked),
+                answered: row.map_or(0, |row| row.answered),
+                score: row.map_or(0.0, |row| row.score),
+                weight: (!weights.is_empty()).then(|| weights.get(&neuron.uid).copied().unwrap_or_default()),
+                incentive: neuron.incentive,
+            }
+        })
+        .collect();
+    standings
+        .sort_by(|a, b| (b.weight, b.score).partial_cmp(&(a.weight, a.score)).unwrap_or(std::cmp::Ordering::Equal));
+    standings
+}
+
+/// Prints the table at the end of a run.
+pub fn print_summary(style: Style, standings: &[Standing]) {
+    match style {
+        Style::Text => println!("{}", summary_table(standings)),
+        Style::Json => print_json(&serde_json::json!({ "event": "summary", "miners": standings })),
+        Style::Quiet => {}
+    }
+}
+
+fn summary_table(standings: &[Standing]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["uid", "kind", "asked", "answered", "score", "weight", "incentive"]);
+    for standing in standings {
+        table.add_row([
+            standing.uid.to_string(),
+            standing.kind.clone().unwrap_or_else(|| "?".to_owned()),
+            standing.asked.to_string(),
+            standing.answered.to_string(),
+            format!("{:.4}", standing.score),
+            standing.weight.map_or_else(|| "not set".to_owned(), |weight| weight.to_string()),
+            format!("{:.4}", standing.incentive),
+        ]);
+    }
+    for column in [0, 2, 3, 4, 5, 6] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_of_what_is_there() {
+        assert_eq!(Spread::of([0.5, 0.0, 1.0].into_iter()), Some(Spread { least: 0.0, mean: 0.5, most: 1.0 }));
+        assert_eq!(Spread::of(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn the_table_names_its_columns_and_what_is_not_set() {
+        let standing = Standing {
+            uid: Uid(3),
+            kind: Some("honest (good)".into()),
+            asked: 4,
+            answered: 4,
+            score: 0.25,
+            weight: None,
+            incentive: 0.0,
+        };
+        let table = summary_table(&[standing]).to_string();
+        for expected in ["uid", "kind", "incentive", "honest (good)", "0.2500", "not set"] {
+            assert!(table.contains(expected), "{table}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The network to validate: the chain, our place on it, and on the local network also its miners.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context;
+use openvalidators_keys::HotkeySigner;
+use openvalidators_messages::Hotkey;
+use openvalidators_runtime::{Seed, SharedClock};
+use openvalidators_subtensor::{Chain, Endpoint};
+
+use crate::{
+    config::Config,
+    localnet::{Localnet, admit_validator},
+};
+
+/// Our hotkey on local networks: a public development key, the same on every start, so that a state directory keeps its
+/// owner. Wallets come with the real chain.
+const LOCAL_VALIDATOR_URI: &str = "//openvalidators//validator";
+
+/// A network we are registered on.
+pub struct Network {
+    /// The chain, seen by our hotkey.
+    pub chain: Arc<dyn Chain>,
+    /// Signs what we ask miners.
+    pub signer: Arc<HotkeySigner>,
+    /// What the local network's miners are, for the summary alone; empty when they run elsewhere.
+    pub kinds: BTreeMap<Hotkey, String>,
+    /// The miners, where this process runs them.
+    localnet: Option<Localnet>,
+}
+
+impl Network {
+    /// Starts the local network or joins the one the configuration names, and registers our hotkey.
+    ///
+    /// # Errors
+    /// When the chain cannot be started or reached, or the miners cannot listen.
+    pub async fn start(config: &Config, seed: Seed, clock: &SharedClock) -> anyhow::Result<Self> {
+        let signer = Arc::new(HotkeySigner::from_uri(LOCAL_VALIDATOR_URI).context("the local validator's key")?);
+        let network = config
+            .chain
+            .local_network(clock, seed, Some(&config.state_dir))
+            .with_context(|| format!("starting the local chain of {}", config.state_dir.display()))?;
+        admit_validator(&network, signer.hotkey(), config.localnet.validator_stake)
+            .await
+            .with_context(|| format!("registering this validator on the chain at {}", config.chain.endpoint))?;
+        let localnet = match config.chain.endpoint {
+            Endpoint::InProcess => Some(
+                Localnet::start(&config.localnet, &network, seed, clock).await.context("starting the local miners")?,
+            ),
+            Endpoint::LocalServer(_) => None,
+        };
+        let kinds = localnet.iter().flat_map(|localnet| localnet.roster().iter());
+        let kinds = kinds.map(|entry| (entry.hotkey, entry.kind.to_string())).collect();
+        let chain = Arc::new(network.account(signer.hotkey()));
+        Ok(Self { chain, signer, kinds, localnet })
+    }
+
+    /// Stops what runs in this process.
+    pub async fn stop(self) {
+        if let Some(localnet) = self.localnet {
+            localnet.stop().await;
+        }
+    }
+}

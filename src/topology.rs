@@ -1,0 +1,443 @@
+//! The only place that knows every actor: its mailboxes, its thread, its factory.
+//!
+//! | thread | actors | why |
+//! |---|---|---|
+//! | ledger | ledger | its handlers block on the disk, on purpose |
+//! | folds | rewards, weights, gating | short pure work; long folds go to blocking workers |
+//! | wires | prompts, dendrite, subtensor, inference, reporting | they only wait; signing, parsing and tokenising go to workers |
+//! | device | (no actor) | the inference engine's own |
+//!
+//! Who waits on whom is a DAG (`docs/architecture.md`), so no set of full inboxes can wait in a circle.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use openvalidators_dendrite as dendrite;
+use openvalidators_gating as gating;
+use openvalidators_inference as inference;
+use openvalidators_keys::HotkeySigner;
+use openvalidators_ledger as ledger;
+use openvalidators_messages::{ForwardId, Metagraph, Netuid, Sequence, weights::ScoreTable};
+use openvalidators_prompts as prompts;
+use openvalidators_reporting as reporting;
+use openvalidators_rewards as rewards;
+use openvalidators_runtime::{
+    ActorThread, BoxError, Inbox, RestartBudget, Seed, SharedClock, Shutdown, Stop, Supervision, supervise,
+};
+use openvalidators_subtensor as subtensor;
+use openvalidators_weights as weights;
+use prometheus::Registry;
+use time::UtcOffset;
+use tokio::sync::watch;
+
+use crate::config::Config;
+
+/// What we are to those who compare validators, as one integer (openvalidators 1.2.0 wrote 1000·major + 10·minor + patch).
+const SPEC_VERSION: u32 = 10;
+
+/// The name of the local chain in the ledger's identity.
+const LOCAL_NETWORK: &str = "local";
+
+/// Places in each inbox: its callers are the forwards in flight and a few owners of state. Inference sets its own.
+const PLACES: usize = 64;
+/// An inbox that holds messages and finishes none for so long is unwell. Longer than the longest honest work: a step's
+/// raw scores on a slow device.
+const UNWELL_AFTER: Duration = Duration::from_secs(600);
+
+/// What the actors are made of.
+pub struct World {
+    /// The operator's settings, checked.
+    pub config: Config,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub seed: Seed,
+    /// The reason to stop.
+    pub shutdown: Shutdown,
+    /// Metrics.
+    pub registry: Registry,
+    /// Our key.
+    pub signer: Arc<HotkeySigner>,
+    /// The chain, seen by our hotkey.
+    pub chain: Arc<dyn subtensor::Chain>,
+    /// What computes.
+    pub engine: Arc<dyn inference::Engine>,
+    /// The local time zone.
+    pub offset: UtcOffset,
+}
+
+/// Every actor's mailboxes.
+#[derive(Clone)]
+pub struct Doors {
+    /// See `actors/prompts`.
+    pub prompts: prompts::Mailboxes,
+    /// See `actors/gating`.
+    pub gating: gating::Mailboxes,
+    /// See `actors/dendrite`.
+    pub dendrite: dendrite::Mailboxes,
+    /// See `actors/inference`.
+    pub inference: inference::Mailboxes,
+    /// See `actors/rewards`.
+    pub rewards: rewards::Mailboxes,
+    /// See `actors/weights`.
+    pub weights: weights::Mailboxes,
+    /// See `actors/ledger`.
+    pub ledger: ledger::Mailboxes,
+    /// See `actors/subtensor`.
+    pub subtensor: subtensor::Mailboxes,
+    /// See `actors/reporting`.
+    pub reporting: reporting::Mailboxes,
+}
+
+/// The actors, running.
+pub struct Topology {
+    /// How to reach them.
+    pub doors: Doors,
+    /// The subnet, after each block.
+    pub metagraph: watch::Receiver<Arc<Metagraph>>,
+    /// The scores, after each step.
+    pub scores: watch::Receiver<Arc<ScoreTable>>,
+    /// The forwards, not begun yet.
+    pub lanes: Arc<prompts::Lanes>,
+    /// The first forward id that no step in the ledger has.
+    pub next_forward: ForwardId,
+    /// The latest step in the ledger at the start.
+    pub resumed_at: Sequence,
+    /// What is counted from the ledger; its `check` is part of the validator's health.
+    pub reporting_metrics: reporting::ReportingMetrics,
+    /// To be closed in the order of `src/shutdown.rs`.
+    pub supervisions: Supervisions,
+    _threads: Threads,
+}
+
+/// One for each actor.
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Supervisions {
+    pub prompts: Supervision,
+    pub gating: Supervision,
+    pub dendrite: Supervision,
+    pub inference: Supervision,
+    pub rewards: Supervision,
+    pub weights: Supervision,
+    pub ledger: Supervision,
+    pub subtensor: Supervision,
+    pub reporting: Supervision,
+}
+
+struct Threads {
+    ledger: ActorThread,
+    folds: ActorThread,
+    wires: ActorThread,
+}
+
+/// Supervises with what all actors share.
+struct Supervisor<'a> {
+    clock: &'a SharedClock,
+    shutdown: &'a Shutdown,
+}
+
+// === impl Topology ===
+
+impl Topology {
+    /// Opens the state directory and starts every actor; owners of state have recovered when it returns. Forwards do not
+    /// run yet.
+    ///
+    /// # Errors
+    /// An operator's mistake (settings, state directory, chain out of reach) or damage, told before anything runs.
+    pub async fn start(world: &World) -> anyhow::Result<Self> {
+        let World { config, clock, seed, shutdown, registry, signer, .. } = world;
+        let (clock, seed) = (clock.clone(), *seed);
+        let settings = config.prompts.check()?;
+        let source = prompts::open(&config.prompts.source)?;
+        let identity = ledger::Identity {
+            network: LOCAL_NETWORK.to_owned(),
+            netuid: Netuid(config.chain.netuid),
+            hotkey: signer.hotkey(),
+        };
+        let store = ledger::Store::open(&config.state_dir, &identity, config.ledger.check_up_to_bytes)?;
+        let (next_forward, resumed_at) = (store.next_forward()?, store.latest()?);
+
+        let calls = {
+            let metrics = subtensor::Metrics::new(registry, &clock)?;
+            subtensor::ChainCalls::new(world.chain.clone(), clock.clone(), &config.chain, metrics, seed)
+        };
+        let first = calls.metagraph().await.context("reading the subnet for the first time")?;
+        let (publish_metagraph, metagraph) = watch::channel(Arc::new(first));
+        let (publish_scores, scores) = watch::channel(Arc::new(ScoreTable::default()));
+
+        let doors = Doors::new(config, registry)?;
+        let threads =
+            Threads { ledger: ActorThread::start(), folds: ActorThread::start(), wires: ActorThread::start() };
+        let supervisor = Supervisor { clock: &clock, shutdown };
+
+        let ledger = {
+            let metrics = ledger::Metrics::new(registry)?;
+            let (config, clock, mut opened) = (config.clone(), clock.clone(), Some(store));
+            let factory = move || {
+                let (store, config, identity) = (opened.take(), config.clone(), identity.clone());
+                let (metrics, clock) = (metrics.clone(), clock.clone());
+                async move {
+                    let store = match store {
+                        Some(store) => store,
+                        // A later life opens the file anew; it was checked for damage when the program started.
+                        None => ledger::Store::open(&config.state_dir, &identity, 0)?,
+                    };
+                    Ok(ledger::LedgerActor::new(store, config.ledger, metrics, clock))
+                }
+            };
+            let attach = doors.ledger.clone();
+            supervisor.run(&threads.ledger, &doors.ledger.inbox, factory, move |actor| attach.attach(actor))
+        };
+
+        let subtensor = {
+            let factory = move || {
+                let actor = subtensor::SubtensorActor::new(calls.clone(), publish_metagraph.clone());
+                async move { Ok(actor) }
+            };
+            let attach = doors.subtensor.clone();
+            supervisor.run(&threads.wires, &doors.subtensor.inbox, factory, move |actor| attach.attach(actor))
+        };
+
+        let inference = {
+            let engine = world.engine.clone();
+            let factory = move || {
+                let actor = inference::InferenceActor::new(engine.clone());
+                async move { Ok(actor) }
+            };
+            let attach = doors.inference.clone();
+            supervisor.run(&threads.wires, &doors.inference.inbox, factory, move |actor| attach.attach(actor))
+        };
+
+        let rewards = {
+            let metrics = rewards::Metrics::new(registry)?;
+            let (config, clock, ledger, inference) =
+                (config.rewards.clone(), clock.clone(), doors.ledger_of_rewards(), doors.inference_of_rewards());
+            let factory = move || {
+                let (config, ledger, inference) = (config.clone(), ledger.clone(), inference.clone());
+                let (clock, metrics) = (clock.clone(), metrics.clone());
+                async move { Ok(rewards::RewardsActor::recover(&config, ledger, inference, clock, metrics).await?) }
+            };
+            let attach = doors.rewards.clone();
+            supervisor.run(&threads.folds, &doors.rewards.inbox, factory, move |actor| attach.attach(actor))
+        };
+        // Weights fold what rewards made of the steps: recovering rewards stores outcomes that a crash left out.
+        doors.rewards.apply.ready().await.context("recovering the state of rewards")?;
+
+        let weights = {
+            let metrics = weights::Metrics::new(registry)?;
+            let (hotkey, config, clock) = (signer.hotkey(), config.weights.clone(), clock.clone());
+            let (neighbours, metagraph) = (doors.neighbours_of_weights(), metagraph.clone());
+            let factory = move || {
+                let (config, neighbours, metagraph) = (config.clone(), neighbours.clone(), metagraph.clone());
+                let (scores, metrics, clock) = (publish_scores.clone(), metrics.clone(), clock.clone());
+                async move {
+                    let recovered =
+                        weights::WeightsActor::recover(hotkey, config, neighbours, metagraph, scores, metrics, clock);
+                    Ok(recovered.await?)
+                }
+            };
+            let attach = doors.weights.clone();
+            supervisor.run(&threads.folds, &doors.weights.inbox, factory, move |actor| attach.attach(actor))
+        };
+        doors.weights.apply.ready().await.context("recovering the scores")?;
+
+        let gating = {
+            let metrics = gating::Metrics::new(registry)?;
+            let (hotkey, config, metagraph) = (signer.hotkey(), config.gating, metagraph.clone());
+            let factory = move || {
+                let actor = gating::GatingActor::new(seed, hotkey, metagraph.clone(), config, metrics.clone());
+                async move { Ok(actor) }
+            };
+            let attach = doors.gating.clone();
+            supervisor.run(&threads.folds, &doors.gating.inbox, factory, move |actor| attach.attach(actor))
+        };
+
+        let dendrite = {
+            let metrics = dendrite::Metrics::new(registry)?;
+            let workers = tokio::runtime::Handle::current();
+            let dendrite =
+                dendrite::Dendrite::new(signer.clone(), config.dendrite.clone(), clock.clone(), metrics, workers)?;
+            let factory = move || {
+                let actor = dendrite::DendriteActor::new(dendrite.clone());
+                async move { Ok(actor) }
+            };
+            let attach = doors.dendrite.clone();
+            supervisor.run(&threads.wires, &doors.dendrite.inbox, factory, move |actor| attach.attach(actor))
+        };
+
+        let prompts = {
+            let factory = move || {
+                let actor = prompts::PromptsActor::new(source.clone(), seed);
+                async move { Ok(actor) }
+            };
+            let attach = doors.prompts.clone();
+            supervisor.run(&threads.wires, &doors.prompts.inbox, factory, move |actor| attach.attach(actor))
+        };
+
+        let reporting_metrics = reporting::ReportingMetrics::new(registry, &build_info())?;
+        let reporting = {
+            let parts = reporting::ReportingParts {
+                config: config.reporting.clone(),
+                folder: config.state_dir.clone(),
+                ledger: doors.ledger_reader(),
+                scores: doors.weights.read_scores.clone(),
+                metagraph: metagraph.clone(),
+                metrics: reporting_metrics.clone(),
+                clock: clock.clone(),
+                started_at: clock.unix(),
+                offset: world.offset,
+            };
+            let factory = move || {
+                let actor = reporting::ReportingActor::new(parts.clone());
+                async move { Ok(actor) }
+            };
+            let attach = doors.reporting.clone();
+            supervisor.run(&threads.wires, &doors.reporting.inbox, factory, move |actor| attach.attach(actor))
+        };
+
+        let lanes = prompts::Lanes::new(
+            doors.desks(),
+            settings,
+            seed,
+            clock.clone(),
+            shutdown.clone(),
+            metagraph.clone(),
+            prompts::Metrics::register(registry)?,
+        );
+        let supervisions =
+            Supervisions { prompts, gating, dendrite, inference, rewards, weights, ledger, subtensor, reporting };
+        Ok(Self {
+            doors,
+            metagraph,
+            scores,
+            lanes,
+            next_forward,
+            resumed_at,
+            reporting_metrics,
+            supervisions,
+            _threads: threads,
+        })
+    }
+}
+
+impl Supervisor<'_> {
+    fn run<A, Made>(
+        &self,
+        thread: &ActorThread,
+        inbox: &Inbox,
+        factory: impl FnMut() -> Made + Send + 'static,
+        attach: impl Fn(&actix::Addr<A>) + Send + 'static,
+    ) -> Supervision
+    where
+        A: actix::Actor<Context = actix::Context<A>> + actix::Handler<Stop>,
+        Made: Future<Output = Result<A, BoxError>> + 'static,
+    {
+        supervise(thread, inbox, RestartBudget::default(), self.clock, self.shutdown, factory, attach)
+    }
+}
+
+// === impl Doors ===
+
+impl Doors {
+    fn new(config: &Config, registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            prompts: prompts::Mailboxes::new(PLACES, registry)?,
+            gating: gating::Mailboxes::new(PLACES, registry)?,
+            dendrite: dendrite::Mailboxes::new(PLACES, registry)?,
+            inference: inference::Mailboxes::new(config.inference.mailbox_capacity, registry)?,
+            rewards: rewards::Mailboxes::new(PLACES, registry)?,
+            weights: weights::Mailboxes::new(PLACES, registry)?,
+            ledger: ledger::Mailboxes::new(PLACES, registry)?,
+            subtensor: subtensor::Mailboxes::new(PLACES, registry)?,
+            reporting: reporting::Mailboxes::new(PLACES, registry)?,
+        })
+    }
+
+    /// The ledger, for whoever follows it by cursor.
+    #[must_use]
+    pub fn ledger_reader(&self) -> reporting::LedgerReader {
+        reporting::LedgerReader {
+            read_steps: self.ledger.read_steps.clone(),
+            load_cursor: self.ledger.load_cursor.clone(),
+            save_cursor: self.ledger.save_cursor.clone(),
+        }
+    }
+
+    /// `/health`: an actor that holds messages and finishes none is not well.
+    #[must_use]
+    pub fn health(&self, reporting: reporting::ReportingMetrics) -> reporting::Health {
+        let inboxes = [
+            &self.prompts.inbox,
+            &self.gating.inbox,
+            &self.dendrite.inbox,
+            &self.inference.inbox,
+            &self.rewards.inbox,
+            &self.weights.inbox,
+            &self.ledger.inbox,
+            &self.subtensor.inbox,
+        ];
+        let health = reporting::Health::new().live("reporting", move || reporting.check());
+        inboxes.into_iter().cloned().fold(health, |health, inbox| {
+            health.live(inbox.name(), move || {
+                let now = inbox.health();
+                if now.silent_for < UNWELL_AFTER {
+                    return Ok(());
+                }
+                Err(format!("{} messages inside and none finished for {} s", now.depth, now.silent_for.as_secs()))
+            })
+        })
+    }
+
+    fn desks(&self) -> prompts::Desks {
+        prompts::Desks {
+            draw: self.prompts.draw.clone(),
+            route: self.gating.route.clone(),
+            query: self.dendrite.query.clone(),
+            score: self.rewards.score.clone(),
+            append: self.ledger.append.clone(),
+            apply_rewards: self.rewards.apply.clone(),
+            apply_weights: self.weights.apply.clone(),
+            store_outcome: self.ledger.store_outcome.clone(),
+        }
+    }
+
+    fn inference_of_rewards(&self) -> rewards::Inference {
+        rewards::Inference {
+            embed: self.inference.embed.clone(),
+            log_prob: self.inference.log_prob.clone(),
+            models: self.inference.models.clone(),
+        }
+    }
+
+    fn ledger_of_rewards(&self) -> rewards::Ledger {
+        rewards::Ledger {
+            load_snapshot: self.ledger.load_snapshot.clone(),
+            save_snapshot: self.ledger.save_snapshot.clone(),
+            read_steps: self.ledger.read_steps.clone(),
+            store_outcome: self.ledger.store_outcome.clone(),
+        }
+    }
+
+    fn neighbours_of_weights(&self) -> weights::Neighbours {
+        weights::Neighbours {
+            load_snapshot: self.ledger.load_snapshot.clone(),
+            save_snapshot: self.ledger.save_snapshot.clone(),
+            read_steps: self.ledger.read_steps.clone(),
+            record_intent: self.ledger.record_intent.clone(),
+            settle_intent: self.ledger.settle_intent.clone(),
+            read_intents: self.ledger.read_intents.clone(),
+            set_weights: self.subtensor.set_weights.clone(),
+            read_weights: self.subtensor.read_weights.clone(),
+        }
+    }
+}
+
+fn build_info() -> reporting::BuildInfo {
+    let known = |name: Option<&str>| name.unwrap_or("unknown").to_owned();
+    reporting::BuildInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        spec_version: SPEC_VERSION.to_string(),
+        revision: known(option_env!("OPENVALIDATORS_REVISION")),
+        rustc: known(option_env!("OPENVALIDATORS_RUSTC")),
+    }
+}

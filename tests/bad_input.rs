@@ -1,0 +1,117 @@
+//! What an operator gets wrong: each is a clear error before anything starts, and nothing is lost.
+
+use std::{net::TcpListener, path::Path};
+
+use crate::program::{Program, binary, models, output, stderr};
+
+/// Runs with these arguments and expects it not to start, saying all of `words`.
+fn refused(args: &[&str], words: &[&str]) {
+    let output = output(args);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for word in words {
+        assert!(told.contains(word), "`{word}` is not in: {told}");
+    }
+}
+
+fn run_in(state: &Path, args: &[&str], words: &[&str]) {
+    let state = state.to_str().unwrap();
+    let mut all = vec!["run", "--state-dir", state, "--steps", "1", "--set", "reporting.metrics.address=127.0.0.1:0"];
+    all.extend(args);
+    refused(&all, words);
+}
+
+#[test]
+fn configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.toml");
+    let path = file.to_str().unwrap();
+    let with = |text: &str, words: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        refused(&["run", "--config", path, "--check-config"], words);
+    };
+    with("[prompts]\nconcurent_forwards = 2", &["prompts.concurent_forwards", "mine.toml", "concurrent_forwards"]);
+    with("[prompts]\nconcurrent_forwards = \"two\"", &["prompts.concurrent_forwards", "mine.toml", "expected"]);
+    with("[prompts]\nconcurrent_forwards = 0", &["prompts.concurrent_forwards", "between 1 and"]);
+    with("[weights]\nmoving_average_alpha = 2.0", &["weights.moving_average_alpha", "at most 1"]);
+    with("seed = ", &["mine.toml", "line 1"]);
+    refused(&["run", "--config", "nowhere.toml"], &["nowhere.toml"]);
+    refused(&["run", "--set", "seed"], &["KEY=VALUE"]);
+    refused(&["run", "--wandb.notes", "x"], &["--wandb.notes"]);
+    refused(&["run", "--chain", "example.org:1"], &["local://"]);
+}
+
+/// Every layer, read back through the binary itself.
+#[test]
+fn the_configuration_in_force_can_be_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.toml");
+    std::fs::write(&file, "seed = 7\n[prompts]\nanswer_sample_size = 9\nconcurrent_forwards = 2").unwrap();
+    let printed = binary()
+        .args(["run", "--print-config", "--neuron.num_concurrent_forwards", "5", "--config"])
+        .arg(&file)
+        .env("OPENVALIDATORS_SET__PROMPTS__ANSWER_SAMPLE_SIZE", "11")
+        .output()
+        .unwrap();
+    assert!(printed.status.success(), "{}", stderr(&printed));
+    let config: toml::Table = String::from_utf8(printed.stdout).unwrap().parse().unwrap();
+    assert_eq!(config["seed"].as_integer(), Some(7), "the file");
+    assert_eq!(config["prompts"]["answer_sample_size"].as_integer(), Some(11), "the environment over the file");
+    assert_eq!(config["prompts"]["concurrent_forwards"].as_integer(), Some(5), "the flag over the file");
+    assert_eq!(config["prompts"]["followup_sample_size"].as_integer(), Some(6), "the default");
+}
+
+#[test]
+fn corpus() {
+    models();
+    let (state, texts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = format!("prompts.source={{ kind = \"directory\", path = {:?} }}", texts.path());
+    let told = texts.path().to_str().unwrap();
+    run_in(state.path(), &["--set", &source], &[told]);
+    std::fs::write(texts.path().join("bad.jsonl"), "{\"text\": \"One. Two.\"}\n{broken\n").unwrap();
+    run_in(state.path(), &["--set", &source], &["bad.jsonl", "2"]);
+    let missing = "prompts.source={ kind = \"directory\", path = \"/nowhere/at/all\" }";
+    run_in(state.path(), &["--set", missing], &["/nowhere/at/all"]);
+}
+
+#[test]
+fn models_that_are_missing_or_damaged() {
+    let (state, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = format!("models.folder={:?}", cache.path());
+    let offline = ["--set", &folder, "--set", "models.offline=true"];
+    run_in(state.path(), &offline, &["all-MiniLM-L6-v2", "models fetch"]);
+    let model = cache.path().join("all-MiniLM-L6-v2");
+    std::fs::create_dir_all(&model).unwrap();
+    std::fs::write(model.join("model.safetensors"), b"not a model").unwrap();
+    run_in(state.path(), &offline, &["model.safetensors"]);
+}
+
+#[test]
+fn a_state_directory_of_somebody_else() {
+    let state = tempfile::tempdir().unwrap();
+    let (_, status) = Program::start(state.path(), &["--steps", "1"]).finish();
+    assert!(status.success());
+    // Another subnet's. (The chain's own file is taken away: it would be the first to refuse.)
+    std::fs::remove_file(state.path().join("local-chain.json")).unwrap();
+    run_in(state.path(), &["--set", "chain.netuid=5"], &["netuid", "5", state.path().to_str().unwrap()]);
+    // Another version's: SQLite keeps the schema version at byte 60.
+    let ledger = state.path().join(openvalidators_ledger::LEDGER_FILE);
+    let mut bytes = std::fs::read(&ledger).unwrap();
+    bytes[60..64].copy_from_slice(&999_u32.to_be_bytes());
+    std::fs::write(&ledger, &bytes).unwrap();
+    std::fs::remove_file(state.path().join("local-chain.json")).unwrap();
+    run_in(state.path(), &[], &["999", "version"]);
+    assert_eq!(std::fs::read(&ledger).unwrap(), bytes, "a refused ledger is left as it was");
+}
+
+#[test]
+fn a_second_process_and_a_port_in_use() {
+    let (state, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut first = Program::start(state.path(), &[]);
+    first.until("step");
+    run_in(state.path(), &[], &[state.path().to_str().unwrap()]);
+    first.until("step");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    run_in(other.path(), &["--set", &format!("reporting.metrics.address={address}")], &[&address, "in use"]);
+}

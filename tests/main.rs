@@ -1,0 +1,14 @@
+//! The whole program from outside: the real binary, its files, its sockets.
+
+#![allow(clippy::disallowed_methods, reason = "tests of the whole program run in real time")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test says what is wrong by failing"
+)]
+
+mod bad_input;
+mod program;
+mod resume;
+mod run;

@@ -1,0 +1,133 @@
+//! Starts the real binary and reads what it says.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Longest that any one run of these tests may take on two loaded cores.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A run of `openvalidators run --json` with a state directory of its own.
+pub struct Program {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+    deadline: Instant,
+}
+
+/// The binary, with an environment that no operator's settings leak into.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_openvalidators"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OPENVALIDATORS_SET__")) {
+        command.env_remove(name);
+    }
+    command.env_remove("OPENVALIDATORS_CONFIG").env_remove("OPENVALIDATORS_LOG");
+    command
+}
+
+/// Runs to the end.
+pub fn output(args: &[&str]) -> Output {
+    binary().args(args).output().unwrap()
+}
+
+/// Everything written to standard error.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The models, fetched once for all tests of this binary.
+pub fn models() {
+    static FETCHED: OnceLock<()> = OnceLock::new();
+    FETCHED.get_or_init(|| {
+        let fetched = output(&["models", "fetch"]);
+        assert!(fetched.status.success(), "the tests need the models: {}", stderr(&fetched));
+    });
+}
+
+impl Program {
+    /// Starts `run` with fast settings: short deadlines, and ports the system chooses.
+    pub fn start(state: &Path, args: &[&str]) -> Self {
+        models();
+        let mut command = binary();
+        command.arg("run").arg("--json").arg("--state-dir").arg(state);
+        for (key, value) in FAST {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, deadline: Instant::now() + PATIENCE }
+    }
+
+    /// The next line of output, or none at its end.
+    pub fn line(&mut self) -> Option<Value> {
+        assert!(Instant::now() < self.deadline, "the program took longer than {PATIENCE:?}");
+        let line = self.lines.next()?.unwrap();
+        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+    }
+
+    /// Reads on until a line of this event.
+    pub fn until(&mut self, event: &str) -> Value {
+        loop {
+            let line = self.line().unwrap_or_else(|| panic!("the program ended before `{event}`"));
+            if line["event"] == event {
+                return line;
+            }
+        }
+    }
+
+    /// Reads everything to the end and waits for the program.
+    pub fn finish(mut self) -> (Vec<Value>, ExitStatus) {
+        let mut lines = Vec::new();
+        while let Some(line) = self.line() {
+            lines.push(line);
+        }
+        (lines, self.child.wait().unwrap())
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // A failed test leaves no process behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Settings that make a run quick without changing what it does.
+const FAST: &[(&str, &str)] = &[
+    ("reporting.metrics.address", "127.0.0.1:0"),
+    ("prompts.augment_timeout_seconds", "1.0"),
+    ("prompts.followup_timeout_seconds", "1.0"),
+    ("prompts.answer_timeout_seconds", "1.0"),
+];
+
+/// GETs a path over plain HTTP/1.1.
+pub fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    (status, body)
+}

@@ -1,0 +1,74 @@
+//! `kill -9` in mid-run, and on again from the same state directory.
+
+use std::collections::BTreeMap;
+
+use openvalidators_ledger::Reader;
+use openvalidators_messages::{Hotkey, Sequence, StepOutcome};
+use serde_json::Value;
+
+use crate::program::Program;
+
+/// Steps settled before the kill, and after it.
+const BEFORE: u64 = 4;
+const AFTER: u64 = 4;
+
+#[test]
+fn a_killed_validator_resumes_with_the_same_scores() {
+    let state = tempfile::tempdir().unwrap();
+    let fast_blocks = ["--set", "chain.local.block_seconds=0.5"];
+    let mut program = Program::start(state.path(), &fast_blocks);
+    let mut seen = 0;
+    while seen < BEFORE {
+        seen = program.until("step")["sequence"].as_u64().unwrap();
+    }
+    program.kill();
+    let settled = Reader::open(state.path()).unwrap().latest().unwrap();
+    assert!(settled.0 >= BEFORE, "what was told is durable");
+
+    let steps = AFTER.to_string();
+    let (lines, status) = Program::start(state.path(), &["--steps", &steps, fast_blocks[0], fast_blocks[1]]).finish();
+    assert!(status.success());
+    let sequences: Vec<u64> =
+        lines.iter().filter(|line| line["event"] == "step").map(|line| line["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, (settled.0 + 1..=settled.0 + AFTER).collect::<Vec<_>>(), "none lost, none doubled");
+
+    // The scores in the summary are those of a run that was never killed: the fold of every step in the ledger.
+    let expected = fold_by_hand(state.path());
+    let summary = lines.iter().find(|line| line["event"] == "summary").unwrap();
+    let mut told: Vec<f64> =
+        summary["miners"].as_array().unwrap().iter().map(|m| m["score"].as_f64().unwrap()).collect();
+    let mut expected: Vec<f64> = expected.into_values().filter(|score| *score != 0.0).collect();
+    told.retain(|score| *score != 0.0);
+    told.sort_by(f64::total_cmp);
+    expected.sort_by(f64::total_cmp);
+    assert_eq!(told.len(), expected.len());
+    for (told, expected) in told.iter().zip(&expected) {
+        assert!((told - expected).abs() < 1e-9, "{told} is not {expected}");
+    }
+    let log = std::fs::read_to_string(state.path().join("completions.log")).unwrap();
+    let logged: Vec<u64> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["record"]["extra"]["sequence"].as_u64().unwrap())
+        .collect();
+    assert_eq!(logged, (1..=settled.0 + AFTER).collect::<Vec<_>>(), "the event log has every step once");
+}
+
+/// The moving average as the reference defines it, from the ledger's own rows.
+fn fold_by_hand(state: &std::path::Path) -> BTreeMap<Hotkey, f64> {
+    const ALPHA: f64 = 0.05;
+    let reader = Reader::open(state).unwrap();
+    let mut scores = BTreeMap::new();
+    let mut after = Sequence(0);
+    loop {
+        let steps = reader.read_steps(after, 32).unwrap();
+        let Some(last) = steps.last() else { return scores };
+        after = last.sequence;
+        for step in &steps {
+            let Some(StepOutcome::Scored(scored)) = step.outcome.as_deref() else { continue };
+            for (completion, reward) in step.record.completions.iter().zip(&scored.rewards) {
+                let score: &mut f64 = scores.entry(completion.hotkey).or_default();
+                *score = ALPHA * f64::from(reward.get()) + (1.0 - ALPHA) * *score;
+            }
+        }
+    }
+}
