@@ -199,7 +199,11 @@ impl WeightsActor {
     fn note_waiting(&mut self, wait: Wait) {
         self.submitter.metrics.show_waiting(wait);
         if self.waiting.replace(wait) != Some(wait) {
-            tracing::info!(reason = %wait, "weights wait");
+            if wait == Wait::NoVector {
+                tracing::warn!(reason = %wait, "weights wait");
+            } else {
+                tracing::info!(reason = %wait, "weights wait");
+            }
         }
     }
 }

@@ -71,7 +71,8 @@ impl Submitter {
             let intent = match self.make(scores) {
                 Ok(intent) => intent,
                 Err(reason) => {
-                    tracing::warn!(%reason, "no weights are made");
+                    // Asked again at every block: the actor tells once that weights wait.
+                    tracing::debug!(%reason, "no weights are made");
                     return Wait::NoVector;
                 }
             };
