@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::program::{Program, get, stderr};
 
 /// The kinds of the default mix that send nothing of use: none of their bytes may earn anything.
-const USELESS: &[&str] = &["hanging", "garbage", "oversized", "wrong JSON", "refusing"];
+const USELESS: &[&str] = &["hanging", "garbage", "oversized", "wrong_json", "refusing"];
 
 #[test]
 fn two_forwards_with_every_bad_miner_set_weights_and_leave_records() {
