@@ -94,17 +94,22 @@ impl Author {
         if reading.context.is_empty() {
             return NOTHING_TO_READ.to_owned();
         }
+        let unframed: Vec<String> = reading.context.iter().map(|sentence| unframed(sentence)).collect();
+        let context: Vec<&str> = unframed.iter().map(String::as_str).collect();
         let opening = |openings: &[&'static str]| openings[self.turn(prompt, openings.len())];
         let sentences = match reading.task {
             Task::Summarise { sentences } => {
-                let chosen = summary(&reading.context, sentences, &mut rng);
-                compose(opening(&SUMMARY_OPENINGS), &chosen, &reading.context, &mut rng)
+                let chosen = summary(&context, sentences, &mut rng);
+                compose(opening(&SUMMARY_OPENINGS), &chosen, &context, &mut rng)
             }
             Task::Answer { question } => {
-                let chosen = retrieve(&reading.context, &question, &mut rng);
-                compose(opening(&ANSWER_OPENINGS), &chosen, &reading.context, &mut rng)
+                let chosen = retrieve(&context, &question, &mut rng);
+                compose(opening(&ANSWER_OPENINGS), &chosen, &context, &mut rng)
             }
-            Task::Ask => vec![question::ask(&reading.context, |count| self.turn(prompt, count), &mut rng)],
+            Task::Ask => {
+                let salient = summary(&context, Some(SUMMARY_BOUNDS.1), &mut rng);
+                vec![question::ask(&context, &salient, |count| self.turn(prompt, count), &mut rng)]
+            }
         };
         grade::degrade(self.tier, sentences, &mut rng).join(" ")
     }
@@ -171,7 +176,14 @@ fn retrieve<'a>(context: &[&'a str], question: &str, rng: &mut impl Rng) -> Vec<
     }
     scores.sort_by(|a, b| b.0.total_cmp(&a.0));
     scores.truncate(rng.random_range(ANSWER_BOUNDS.0..=ANSWER_BOUNDS.1));
-    in_order(context, scores.into_iter().map(|(_, place)| place).collect())
+    let best = scores[0].1;
+    let mut chosen: Vec<usize> = scores.into_iter().map(|(_, place)| place).collect();
+    // What follows the best sentence explains it, as a rule.
+    let next = (best + 1..context.len()).find(|place| !chosen.contains(place));
+    if let Some(next) = next.filter(|_| chosen.len() < ANSWER_BOUNDS.0) {
+        chosen.push(next);
+    }
+    in_order(context, chosen)
 }
 
 fn rarity(stem: &str, sentences: &[std::collections::HashSet<String>]) -> f64 {
@@ -184,7 +196,18 @@ fn in_order<'a>(context: &[&'a str], mut places: Vec<usize>) -> Vec<&'a str> {
     places.into_iter().map(|place| context[place]).collect()
 }
 
-fn leans_on_the_one_before(sentence: &str) -> bool {
+/// A sentence without the opening that a miner of this network put before it: the best completion of a step is the text
+/// of the next, and frames would pile up.
+fn unframed(sentence: &str) -> String {
+    let framings = SUMMARY_OPENINGS.iter().chain(&ANSWER_OPENINGS).chain(&CONNECTIVES);
+    let bare = framings.filter_map(|framing| sentence.strip_prefix(framing)?.strip_prefix(' ')).next();
+    let Some(bare) = bare else { return sentence.to_owned() };
+    let mut characters = bare.chars();
+    characters.next().into_iter().flat_map(char::to_uppercase).chain(characters).collect()
+}
+
+/// Whether a sentence begins with a word that points back.
+pub fn leans_on_the_one_before(sentence: &str) -> bool {
     text::words(sentence).next().is_some_and(|first| {
         matches!(
             first.to_lowercase().as_str(),

@@ -166,6 +166,18 @@ fn no_two_honest_miners_of_a_tier_write_the_same() {
     }
 }
 
+/// The best completion of a step is the text of the next.
+#[test]
+fn openings_do_not_pile_up() {
+    let summary = author(1, Tier::Good).complete(&format!("{}\n\n{SUMMARISE}", passages()[0]));
+    let again = author(2, Tier::Good).complete(&format!("{summary}\n\n{SUMMARISE}"));
+    let openings = |text: &str| SUMMARY_OPENINGS.iter().filter(|opening| text.contains(*opening)).count();
+    assert_eq!((openings(&summary), openings(&again)), (1, 1), "{again}");
+    assert_eq!(unframed("The text says that love was first."), "Love was first.");
+    assert_eq!(unframed("Also, the end."), "The end.");
+    assert_eq!(unframed("Alsowhere."), "Alsowhere.");
+}
+
 #[test]
 fn any_prompt_gets_a_completion() {
     for prompt in

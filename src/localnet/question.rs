@@ -1,18 +1,25 @@
-//! Asking about a text: a statement with a clear subject is turned into a question, or two things that the text speaks
-//! of often are set beside each other. Few patterns, each of which makes grammatical English.
+//! Asking about a text: a statement with a clear subject is turned into a question, or asked about as a whole, or two
+//! things that the text speaks of often are set beside each other. Few patterns, each of which makes grammatical English.
 
 use std::collections::HashMap;
 
 use rand::Rng;
 
-use crate::localnet::{answers::continued, text};
+use crate::localnet::{
+    answers::{continued, leans_on_the_one_before},
+    text,
+};
 
 /// Words a subject may have before its verb: longer ones hide another verb too often.
 const MAX_SUBJECT_WORDS: usize = 4;
+/// Words of a statement that says enough to be asked about.
+const MIN_STATEMENT_WORDS: usize = 6;
 /// Words that must follow the verb for a question to say what it is about.
 const MIN_REST_WORDS: usize = 3;
 /// Statements from the beginning that are tried.
 const MAX_STATEMENTS: usize = 100;
+/// Words of a name that are read.
+const MAX_NAME_WORDS: usize = 5;
 /// Words a whole question may have.
 const MAX_WORDS: usize = 32;
 
@@ -32,6 +39,16 @@ const OPENINGS: [&str; 13] = [
     "By this account,",
 ];
 
+/// Each fits any statement, of any tense.
+const ABOUT_A_FACT: [&str; 6] = [
+    "how is it to be explained that {}?",
+    "what lies behind the fact that {}?",
+    "what follows from the fact that {}?",
+    "why does it matter that {}?",
+    "what more should be known about the fact that {}?",
+    "what else goes with the fact that {}?",
+];
+
 const ABOUT_TWO: [&str; 5] = [
     "what connection is there between {} and {}?",
     "what do we learn about {} when we look at {}?",
@@ -47,17 +64,31 @@ const PAST: [&str; 30] = [
     "took", "won", "wrote",
 ];
 
-/// A question about `context`. `turn(n)` picks one of n possibilities, differently for each author.
-pub fn ask(context: &[&str], turn: impl Fn(usize) -> usize, rng: &mut impl Rng) -> String {
+/// A question about `context`, made from one of its `salient` sentences where that can be. `turn(n)` picks one of n
+/// possibilities, differently for each author.
+pub fn ask(context: &[&str], salient: &[&str], turn: impl Fn(usize) -> usize, rng: &mut impl Rng) -> String {
     let opening = OPENINGS[turn(OPENINGS.len())];
     let mut turned: Vec<String> =
         context.iter().take(MAX_STATEMENTS).filter_map(|sentence| turn_around(sentence, context)).collect();
-    let question = if !turned.is_empty() && rng.random_bool(0.8) {
+    let mut facts: Vec<String> = salient.iter().filter_map(|sentence| statement(sentence, context)).collect();
+    let question = if !turned.is_empty() && (facts.is_empty() || rng.random()) {
         turned.swap_remove(rng.random_range(0..turned.len()))
+    } else if !facts.is_empty() {
+        let fact = facts.swap_remove(rng.random_range(0..facts.len()));
+        ABOUT_A_FACT[rng.random_range(0..ABOUT_A_FACT.len())].replacen("{}", &fact, 1)
     } else {
         about_topics(context, rng)
     };
     format!("{opening} {question}")
+}
+
+/// A sentence that can follow "that": a statement that stands by itself, not too long to be asked about.
+fn statement(sentence: &str, context: &[&str]) -> Option<String> {
+    let (open, _) = text::split_close(sentence);
+    let length = text::words(open).count();
+    let leans = leans_on_the_one_before(open);
+    let stands = (MIN_STATEMENT_WORDS..=MAX_WORDS).contains(&length) && !open.contains(['"', '“', ';', ':', '?']);
+    (stands && !leans).then(|| continued(open, context))
 }
 
 /// The statement as a question, if one of the patterns fits it.
@@ -160,27 +191,50 @@ fn noun_after(words: &[&str]) -> Option<String> {
         }
     }
     let last = noun.last()?;
+    // These are about the text, not what it is about.
+    if noun
+        .iter()
+        .any(|word| matches!(*word, "text" | "passage" | "account" | "author" | "question" | "answer" | "reader"))
+    {
+        return None;
+    }
     let no_noun = ["ed", "ly", "ing", "ous", "ful", "ive", "al", "ic"].iter().any(|ending| last.ends_with(ending));
     // Three words in a row hide a verb more often than not.
     let looks_right = noun.len() < 3 && !no_noun && noun.iter().all(|word| word.chars().all(char::is_alphabetic));
     looks_right.then(|| noun.join(" "))
 }
 
-/// A name of one to three words that starts here, inside a sentence.
+/// A name that starts here, inside a sentence: capitalised words and what joins them ("Giacomo da Lentini").
 fn name_at(words: &[&str], at: usize) -> Option<String> {
-    if is_capitalised(words[at - 1]) || !is_capitalised(words[at]) || text::is_stop_word(words[at]) {
+    let inside =
+        is_capitalised(words[at - 1]) || (at > 1 && joins_names(words[at - 1]) && is_capitalised(words[at - 2]));
+    if inside || !is_capitalised(words[at]) || text::is_stop_word(words[at]) {
         return None;
     }
-    let mut name = Vec::new();
-    for word in words[at..].iter().take(3).take_while(|word| is_capitalised(word)) {
+    let mut name: Vec<&str> = Vec::new();
+    for (place, word) in words.iter().enumerate().skip(at).take(MAX_NAME_WORDS) {
+        let joins = joins_names(word) && words.get(place + 1).is_some_and(|next| is_capitalised(next));
+        if !is_capitalised(word) && !joins {
+            break;
+        }
         let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
         name.push(bare.trim_end_matches("'s").trim_end_matches("’s"));
         if bare.len() < word.len() {
             break;
         }
     }
-    let name = name.join(" ");
-    (!name.is_empty()).then_some(name)
+    // Cut off at the limit, a name may end in a joint.
+    while name.last().is_some_and(|word| joins_names(word)) {
+        name.pop();
+    }
+    (!name.is_empty()).then(|| name.join(" "))
+}
+
+fn joins_names(word: &str) -> bool {
+    matches!(
+        word,
+        "da" | "de" | "del" | "della" | "di" | "du" | "la" | "le" | "van" | "von" | "der" | "den" | "bin" | "ibn"
+    )
 }
 
 fn names_something(subject: &[&str]) -> bool {
@@ -289,6 +343,25 @@ mod tests {
         ] {
             assert_eq!(turned(statement), None, "{statement}");
         }
+    }
+
+    #[test]
+    fn a_statement_is_asked_about_as_a_whole() {
+        let asked = |sentence| statement(sentence, &[]);
+        let fact = "the carver pasted the drawing face down on cherry wood";
+        assert_eq!(asked("The carver pasted the drawing face down on cherry wood.").as_deref(), Some(fact));
+        for no in
+            ["He pasted the drawing face down on wood.", "It was so.", "There is one rule: never cut the line twice."]
+        {
+            assert_eq!(asked(no), None, "{no}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_whole() {
+        let context =
+            ["The form was made by Giacomo da Lentini, and Lentini's text pleased Ludwig van Beethoven, of Bonn."];
+        assert_eq!(topics(&context), ["the form", "Giacomo da Lentini", "Lentini", "Ludwig van Beethoven", "Bonn"]);
     }
 
     #[test]

@@ -49,30 +49,28 @@ pub async fn serve(
     config.localnet.check()?;
     let state_file = Some(config.state_file.as_path());
     let chain = LocalChain::start(&config.chain, config.netuid, clock.clone(), config.seed, state_file)?;
-    let server = match LocalServer::bind(config.listen, chain.clone(), clock.clone()).await {
-        Ok(server) => server,
-        Err(error) => {
-            chain.stop().await;
-            return Err(error.into());
-        }
-    };
+    let served = serve_chain(chain.clone(), config, clock, shutdown, ready).await;
+    // However it went: who starts the chain next finds its file free.
+    chain.stop().await;
+    served
+}
+
+/// Leaves no handle of the chain behind.
+async fn serve_chain(
+    chain: LocalChain,
+    config: &ServeConfig,
+    clock: SharedClock,
+    shutdown: Shutdown,
+    ready: impl FnOnce(Ready<'_>),
+) -> Result<(), LocalnetError> {
+    let server = LocalServer::bind(config.listen, chain.clone(), clock.clone()).await?;
     let address = server.address();
-    let network = LocalNetwork::new(chain.clone());
-    let started = tokio::select! {
-        started = Localnet::start(&config.localnet, &network, config.seed, &clock) => started.map(Some),
+    let network = LocalNetwork::new(chain);
+    let localnet = tokio::select! {
+        started = Localnet::start(&config.localnet, &network, config.seed, &clock) => started?,
         // The operator need not wait for the first blocks.
-        _ = shutdown.requested() => Ok(None),
+        _ = shutdown.requested() => return Ok(()),
     };
-    let localnet = match started {
-        Ok(Some(localnet)) => localnet,
-        other => {
-            drop((network, server));
-            chain.stop().await;
-            return other.map(drop);
-        }
-    };
-    // From now on the server has the last handle: the chain closes its file when the server stops.
-    drop((network, chain));
     tracing::info!(%address, miners = localnet.roster().iter().count(), "the local network is ready");
     ready(Ready { address, roster: localnet.roster() });
     let served = server.run(shutdown).await;

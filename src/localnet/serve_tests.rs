@@ -35,7 +35,7 @@ async fn served(config: ServeConfig) -> Served {
     let serving = tokio::spawn(async move {
         serve(&config, serving_clock, until, |ready| tell.send((ready.address, ready.roster.clone())).unwrap()).await
     });
-    let (address, roster) = told.await.unwrap();
+    let Ok((address, roster)) = told.await else { panic!("{:?}", serving.await) };
     let network = LocalNetwork::new(LocalClient::new(address, clock, Duration::from_secs(10)));
     Served { network, roster, shutdown, serving }
 }
