@@ -203,11 +203,18 @@ mod tests {
         assert!(ids.iter().all(|&id| id > 1), "{ids:?}");
     }
 
+    /// A miner may write anything of any length: no pattern may run away with it, nothing may be lost.
     #[test]
-    fn a_long_run_of_blanks_is_not_lost() {
-        let tokenizer = from_tiny_gguf();
-        let text = format!("a{}b", " ".repeat(100));
-        assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()), text);
+    fn long_runs_of_one_kind_are_encoded_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        write_tiny(&path);
+        let content = Content::read(&mut File::open(&path).unwrap()).unwrap();
+        let tokenizer = TextTokenizer::from_gguf(&content, usize::MAX).unwrap();
+        for unit in [" ", "\n", "a", "9", "!", "' ", "\u{301}"] {
+            let text = format!("a{}b", unit.repeat(20_000));
+            assert!(tokenizer.decode(&tokenizer.encode(&text).unwrap()) == text, "a run of {unit:?} was changed");
+        }
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Queries that one task takes. With three query heads to a key head this is 96 rows of scores.
-const BLOCK_TOKENS: usize = 64;
+const BLOCK_TOKENS: usize = 32;
 
 /// How the columns of a token divide into heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
