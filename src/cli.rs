@@ -90,6 +90,9 @@ pub struct Settings {
 /// `openvalidators models`
 #[derive(Debug, Args)]
 pub struct Models {
+    /// Where settings come from.
+    #[command(flatten)]
+    pub settings: Settings,
     /// What to do with them.
     #[command(subcommand)]
     pub action: ModelAction,

@@ -12,6 +12,7 @@ use openvalidators_gating as gating;
 use openvalidators_hub::HubConfig;
 use openvalidators_inference as inference;
 use openvalidators_ledger::LedgerConfig;
+use openvalidators_messages::inference::ModelName;
 use openvalidators_prompts as prompts;
 use openvalidators_reporting::ReportingConfig;
 use openvalidators_rewards as rewards;
@@ -86,7 +87,7 @@ impl Config {
         if let Some(file) = &settings.config {
             layers.add_file(file)?;
         }
-        layers.add_environment(std::env::vars());
+        layers.add_environment(std::env::vars_os())?;
         reference_flags::apply(flags, &mut layers)?;
         for written in &settings.set {
             let (key, value) = written.split_once('=').ok_or_else(|| ConfigError::NotAKeyAndValue(written.clone()))?;
@@ -100,8 +101,25 @@ impl Config {
         if steps.is_some() {
             config.prompts.steps = steps;
         }
-        config.check()?;
+        config.check().map_err(|error| match error {
+            ConfigError::Senseless(said) => ConfigError::Senseless(layers.explain(&said)),
+            error => error,
+        })?;
         Ok(config)
+    }
+
+    /// The models that rewards ask for, each with the key that names it.
+    #[must_use]
+    pub fn models_used(&self) -> Vec<(&'static str, &ModelName)> {
+        let rewards = &self.rewards;
+        let mut used = vec![("rewards.dpo.model", &rewards.dpo.model)];
+        if rewards.relevance.enabled {
+            used.push(("rewards.relevance.model", &rewards.relevance.model));
+        }
+        if rewards.diversity.enabled {
+            used.push(("rewards.diversity.model", &rewards.diversity.model));
+        }
+        used
     }
 
     /// Whether the values make sense, each crate judging its own.
@@ -109,17 +127,20 @@ impl Config {
     /// # Errors
     /// The first that do not.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let senseless = |error: &dyn std::fmt::Display| ConfigError::Senseless(error.to_string());
-        self.chain.check().map_err(|e| senseless(&e))?;
-        self.localnet.check().map_err(|e| senseless(&e))?;
-        self.prompts.check().map_err(|e| senseless(&e))?;
-        self.gating.check().map_err(|e| senseless(&e))?;
-        self.dendrite.check().map_err(|e| senseless(&e))?;
-        self.rewards.check().map_err(|e| senseless(&e))?;
-        self.weights.check().map_err(|e| senseless(&e))?;
-        self.ledger.check().map_err(|e| senseless(&e))?;
-        Ok(())
+        judge("chain", self.chain.check())?;
+        judge("localnet", self.localnet.check())?;
+        judge("prompts", self.prompts.check())?;
+        judge("gating", self.gating.check())?;
+        judge("dendrite", self.dendrite.check())?;
+        judge("rewards", self.rewards.check())?;
+        judge("weights", self.weights.check())?;
+        judge("ledger", self.ledger.check())
     }
+}
+
+/// A crate's own judgement, with the table it is about.
+fn judge<T>(table: &str, judgement: Result<T, impl std::fmt::Display>) -> Result<(), ConfigError> {
+    judgement.map(drop).map_err(|error| ConfigError::Senseless(format!("configuration table [{table}]: {error}")))
 }
 
 impl Default for Config {

@@ -1,8 +1,10 @@
 //! What a person sees: one line for each settled step, and a table at the end. The same facts as JSON lines on request.
 
-#![allow(clippy::print_stdout, reason = "standard output is this file's duty")]
-
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use comfy_table::{CellAlignment, Table, presets};
 use openvalidators_messages::{
@@ -11,6 +13,9 @@ use openvalidators_messages::{
     weights::{ScoreRow, ScoreTable},
 };
 use serde::Serialize;
+
+/// Set when standard output went away (`| head`, a terminal that was closed): a validator goes on without it.
+static GONE: AtomicBool = AtomicBool::new(false);
 
 /// How many of the best miners a progress line names.
 const TOP_MINERS: usize = 3;
@@ -76,7 +81,7 @@ pub struct Standing {
 pub fn print_step(style: Style, step: &StoredStep, metagraph: &Metagraph, scores: &ScoreTable) {
     let line = step_line(step, metagraph, scores);
     match style {
-        Style::Text => println!("{}", line.text()),
+        Style::Text => print_text(&line.text()),
         Style::Json => print_json(&line),
         Style::Quiet => {}
     }
@@ -85,7 +90,7 @@ pub fn print_step(style: Style, step: &StoredStep, metagraph: &Metagraph, scores
 /// Prints a sentence about the run itself.
 pub fn print_note(style: Style, text: &str) {
     match style {
-        Style::Text => println!("{text}"),
+        Style::Text => print_text(text),
         Style::Json => print_json(&serde_json::json!({ "event": "note", "text": text })),
         Style::Quiet => {}
     }
@@ -94,14 +99,22 @@ pub fn print_note(style: Style, text: &str) {
 /// Prints any value as one JSON line.
 pub fn print_json(value: &impl Serialize) {
     match serde_json::to_string(value) {
-        Ok(json) => println!("{json}"),
+        Ok(json) => print_text(&json),
         Err(error) => tracing::error!(%error, "a line could not be written as JSON"),
     }
 }
 
 /// Prints plain text, as it is.
 pub fn print_text(text: &str) {
-    println!("{text}");
+    if GONE.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && !GONE.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!(%error, "standard output is gone; nothing more is printed");
+    }
 }
 
 fn step_line<'a>(step: &'a StoredStep, metagraph: &Metagraph, scores: &ScoreTable) -> StepLine<'a> {
@@ -198,7 +211,7 @@ pub fn standings(
 /// Prints the table at the end of a run.
 pub fn print_summary(style: Style, standings: &[Standing]) {
     match style {
-        Style::Text => println!("{}", summary_table(standings)),
+        Style::Text => print_text(&summary_table(standings).to_string()),
         Style::Json => print_json(&serde_json::json!({ "event": "summary", "miners": standings })),
         Style::Quiet => {}
     }

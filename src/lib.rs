@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod console;
+mod health;
 pub mod localnet;
 mod logging;
 pub mod models;
@@ -37,7 +38,10 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
     logging::start(&parsed.cli.log, parsed.cli.log_json)?;
     match &parsed.cli.command {
         Task::Models(command) => {
-            let config = Config::load(&cli::Settings::default(), &parsed.subcommand, None)?;
+            let config = Config::load(&command.settings, &parsed.subcommand, None)?;
+            if let Some(code) = only_show(&command.settings, &config)? {
+                return Ok(code);
+            }
             runtime()?.block_on(models::run(command.action, &config.models))?;
             Ok(ExitCode::SUCCESS)
         }

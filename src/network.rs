@@ -21,12 +21,18 @@ const LOCAL_VALIDATOR_URI: &str = "//openvalidators//validator";
 pub struct Network {
     /// The chain, seen by our hotkey.
     pub chain: Arc<dyn Chain>,
-    /// Signs what we ask miners.
-    pub signer: Arc<HotkeySigner>,
     /// What the local network's miners are, for the summary alone; empty when they run elsewhere.
     pub kinds: BTreeMap<Hotkey, String>,
     /// The miners, where this process runs them.
     localnet: Option<Localnet>,
+}
+
+/// Our key on the local network.
+///
+/// # Errors
+/// Never for the constant it is made from.
+pub fn local_signer() -> anyhow::Result<Arc<HotkeySigner>> {
+    Ok(Arc::new(HotkeySigner::from_uri(LOCAL_VALIDATOR_URI).context("the local validator's key")?))
 }
 
 impl Network {
@@ -34,8 +40,12 @@ impl Network {
     ///
     /// # Errors
     /// When the chain cannot be started or reached, or the miners cannot listen.
-    pub async fn start(config: &Config, seed: Seed, clock: &SharedClock) -> anyhow::Result<Self> {
-        let signer = Arc::new(HotkeySigner::from_uri(LOCAL_VALIDATOR_URI).context("the local validator's key")?);
+    pub async fn start(
+        config: &Config,
+        signer: &HotkeySigner,
+        seed: Seed,
+        clock: &SharedClock,
+    ) -> anyhow::Result<Self> {
         let network = config
             .chain
             .local_network(clock, seed, Some(&config.state_dir))
@@ -52,7 +62,7 @@ impl Network {
         let kinds = localnet.iter().flat_map(|localnet| localnet.roster().iter());
         let kinds = kinds.map(|entry| (entry.hotkey, entry.kind.to_string())).collect();
         let chain = Arc::new(network.account(signer.hotkey()));
-        Ok(Self { chain, signer, kinds, localnet })
+        Ok(Self { chain, kinds, localnet })
     }
 
     /// Stops what runs in this process.

@@ -1,89 +1,163 @@
 //! `openvalidators run`: start everything, let it run, close it in order, sum it up.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use openvalidators_hub::Hub;
 use openvalidators_inference::{Engine, LocalEngine};
-use openvalidators_messages::{Uid, subtensor::ReadWeights};
+use openvalidators_ledger::{Identity, Store};
+use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
+use openvalidators_prompts as prompts;
 use openvalidators_reporting::Exporter;
 use openvalidators_runtime::{Late, Reason, Seed, SharedClock, Shutdown, SystemClock};
 use prometheus::Registry;
 use time::UtcOffset;
+use tokio::task::JoinHandle;
 
 use crate::{
     config::Config,
     console::{Style, print_note, print_summary, standings},
-    models,
-    network::Network,
+    health, models,
+    network::{Network, local_signer},
     progress, shutdown,
     topology::{Doors, Topology, World},
 };
+
+/// The name of local chains in the ledger's identity.
+const LOCAL_NETWORK: &str = "local";
+/// How long the summary waits for the chain.
+const WEIGHTS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Validates until the step budget is spent or somebody asks to stop.
 ///
 /// # Errors
 /// What kept it from starting: nothing ran, and nothing was lost. Later trouble is in the exit code and the log.
 pub async fn run(config: Config, style: Style, offset: UtcOffset) -> anyhow::Result<ExitCode> {
-    let (clock, seed, stop) = (SystemClock::shared(), Seed(config.seed), Shutdown::default());
+    let (clock, stop) = (SystemClock::shared(), Shutdown::default());
     shutdown::listen(stop.clone()).context("listening for signals")?;
-    let registry = Registry::new();
-    let engine = load_engine(&config, &registry, &clock).await?;
+    tokio::select! {
+        started = start(config, style, offset, clock.clone(), stop.clone()) => {
+            let running = started?;
+            Ok(running.until_the_end(style, &clock, &stop).await)
+        }
+        // Nothing has been validated yet, so there is nothing to close in order: the ledger is safe at any moment.
+        () = asked_while_starting(&stop) => Ok(verdict(style, &stop, &[])),
+    }
+}
+
+/// A validator at work.
+struct Running {
+    topology: Topology,
+    network: Network,
+    ours: Hotkey,
+    exporter: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+/// What an operator can get wrong comes first and changes nothing; then models, network, actors.
+async fn start(
+    config: Config,
+    style: Style,
+    offset: UtcOffset,
+    clock: SharedClock,
+    shutdown: Shutdown,
+) -> anyhow::Result<Running> {
+    let (seed, registry, signer) = (Seed(config.seed), Registry::new(), local_signer()?);
+    let ours = signer.hotkey();
+    let source = prompts::open(&config.prompts.source)?;
+    let exporter = match &config.reporting.metrics {
+        metrics if metrics.off => None,
+        metrics => Some(Exporter::bind(metrics.address).await?),
+    };
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("making the state directory {}", config.state_dir.display()))?;
-    let exporter_address = (!config.reporting.metrics.off).then_some(config.reporting.metrics.address);
+    let identity = Identity { network: LOCAL_NETWORK.to_owned(), netuid: Netuid(config.chain.netuid), hotkey: ours };
+    let store = Store::open(&config.state_dir, &identity, config.ledger.check_up_to_bytes)?;
 
-    let network = Network::start(&config, seed, &clock).await?;
+    let engine = load_engine(&config, &registry, &clock).await?;
+    let network = Network::start(&config, &signer, seed, &clock).await?;
     let world = World {
         config,
         clock: clock.clone(),
         seed,
-        shutdown: stop.clone(),
+        shutdown: shutdown.clone(),
         registry: registry.clone(),
-        signer: network.signer.clone(),
+        signer,
         chain: network.chain.clone(),
         engine,
         offset,
+        store,
+        identity,
+        source,
     };
-    let topology = Topology::start(&world).await?;
-    let ours = world.signer.hotkey();
+    let topology = Topology::start(world).await?;
+    let exporter = exporter.map(|exporter| {
+        let health = health::table(
+            &topology.doors,
+            topology.reporting_metrics.clone(),
+            ours,
+            topology.metagraph.clone(),
+            &clock,
+        );
+        print_note(style, &format!("metrics at http://{}/metrics", exporter.address()));
+        tokio::spawn(exporter.serve(registry, health, std::future::pending()))
+    });
+    Ok(Running { topology, network, ours, exporter })
+}
 
-    let mut exporter = None;
-    if let Some(address) = exporter_address {
-        let health = topology.doors.health(topology.reporting_metrics.clone());
-        let bound = Exporter::bind(address, registry, health).await?;
-        print_note(style, &format!("metrics at http://{}/metrics", bound.address()));
-        let stop = stop.clone();
-        exporter = Some(tokio::spawn(bound.serve(async move { stop.requested().await })));
+/// Resolves when a signal or a fault came; never for a step budget, which only a started validator spends.
+async fn asked_while_starting(stop: &Shutdown) {
+    stop.requested().await;
+    // A start that failed by itself has its own, better words: let it say them first.
+    if !matches!(stop.reason(), Some(Reason::Signal(_))) {
+        std::future::pending::<()>().await;
     }
-    let console = progress::follow(
-        style,
-        topology.resumed_at,
-        topology.doors.ledger_reader(),
-        topology.metagraph.clone(),
-        topology.scores.clone(),
-        clock.clone(),
-    );
-    let weights = tokio::spawn(progress::announce_weights(style, ours, topology.metagraph.clone()));
+}
 
-    topology.lanes.run(topology.next_forward).await;
+impl Running {
+    async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown) -> ExitCode {
+        let Self { topology, network, ours, exporter } = self;
+        let Topology { doors, metagraph, scores, lanes, next_forward, resumed_at, supervisions, .. } = topology;
+        let console = progress::follow(
+            style,
+            resumed_at,
+            doors.ledger_reader(),
+            metagraph.clone(),
+            scores.clone(),
+            clock.clone(),
+        );
+        let weights = tokio::spawn(progress::announce_weights(style, ours, metagraph.clone()));
+        let forwards = tokio::spawn(lanes.run(next_forward));
+        stop.requested().await;
 
-    let weights_on_chain = our_weights(&topology.doors, topology.metagraph.borrow().uid_of(&ours)).await;
-    let Topology { supervisions, metagraph, scores, .. } = topology;
-    let late = shutdown::close(supervisions, console, &clock).await;
-    weights.abort();
-    if let Some(exporter) = exporter {
-        let _ = exporter.await;
+        if let Some(reason) = stop.reason().filter(|reason| *reason != Reason::Finished) {
+            print_note(style, &format!("stopping: {reason}"));
+        }
+        let mut late = shutdown::end_forwards(forwards, clock).await;
+        let our_uid = metagraph.borrow().uid_of(&ours);
+        let weights_on_chain = tokio::select! {
+            weights = our_weights(&doors, our_uid) => weights,
+            () = clock.sleep(WEIGHTS_PATIENCE) => Vec::new(),
+        };
+        late.extend(shutdown::close(supervisions, console, exporter, clock).await);
+        weights.abort();
+        let standings = standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain);
+        print_summary(style, &standings);
+        network.stop().await;
+        verdict(style, stop, &late)
     }
-    let standings = standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain);
-    print_summary(style, &standings);
-    network.stop().await;
-    Ok(verdict(style, &stop, &late))
 }
 
 /// The models, fetched first where needed, on the device.
 async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) -> anyhow::Result<Arc<dyn Engine>> {
     let hub = Hub::new(&config.models, clock.clone())?;
+    let known: Vec<&str> = hub.list().iter().map(|model| model.name.as_ref()).collect();
+    for (key, model) in config.models_used() {
+        anyhow::ensure!(
+            known.contains(&&*model.0),
+            "{key} is `{model}`, which this version does not have; there are: {}",
+            known.join(", ")
+        );
+    }
     let sources = models::ensure_all(&hub).await?;
     let (settings, metrics, clock) =
         (config.inference.clone(), openvalidators_inference::Metrics::new(registry)?, clock.clone());

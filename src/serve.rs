@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use openvalidators_messages::Netuid;
 use openvalidators_runtime::{Seed, Shutdown, SystemClock};
+use openvalidators_subtensor::STATE_FILE;
 
 use crate::{
     config::Config,
@@ -12,9 +13,6 @@ use crate::{
     localnet::{ServeConfig, serve},
     shutdown,
 };
-
-/// The chain's file in the state directory.
-const STATE_FILE: &str = "local-chain.json";
 
 /// Serves until Ctrl-C or SIGTERM.
 ///

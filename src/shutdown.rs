@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use openvalidators_runtime::{Late, Reason, SharedClock, Shutdown, Stage, close_in_order};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 
 use crate::topology::Supervisions;
 
@@ -37,11 +40,31 @@ async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
     }
 }
 
+/// Lets the forwards come to rest: a step being gathered is given up, one being settled is settled.
+pub async fn end_forwards(forwards: JoinHandle<()>, clock: &SharedClock) -> Vec<Late> {
+    let ended = async move {
+        if let Err(error) = forwards.await {
+            tracing::error!(%error, "the forwards failed");
+        }
+    };
+    close_in_order(vec![stage("forwards", 90, ended.boxed())], clock).await
+}
+
 /// Closes the actors with the water: who asks first, who is asked last. Reporting goes before the ledger it reads from,
 /// so that it has seen everything. The forwards have ended already.
-pub async fn close(actors: Supervisions, console: BoxFuture<'static, ()>, clock: &SharedClock) -> Vec<Late> {
-    let stage =
-        |name, seconds, close: BoxFuture<'static, ()>| Stage { name, deadline: Duration::from_secs(seconds), close };
+pub async fn close(
+    actors: Supervisions,
+    console: BoxFuture<'static, ()>,
+    exporter: Option<JoinHandle<std::io::Result<()>>>,
+    clock: &SharedClock,
+) -> Vec<Late> {
+    let exporter = async move {
+        if let Some(exporter) = exporter {
+            // A scraper that keeps its connection open is not waited for.
+            exporter.abort();
+            let _ = exporter.await;
+        }
+    };
     let stages = vec![
         stage("prompts", 5, actors.prompts.close().boxed()),
         stage("dendrite", 20, actors.dendrite.close().boxed()),
@@ -51,8 +74,13 @@ pub async fn close(actors: Supervisions, console: BoxFuture<'static, ()>, clock:
         stage("weights", 30, actors.weights.close().boxed()),
         stage("subtensor", 30, actors.subtensor.close().boxed()),
         stage("console", 10, console),
+        stage("exporter", 5, exporter.boxed()),
         stage("reporting", 15, actors.reporting.close().boxed()),
         stage("ledger", 30, actors.ledger.close().boxed()),
     ];
     close_in_order(stages, clock).await
+}
+
+fn stage(name: &'static str, seconds: u64, close: BoxFuture<'static, ()>) -> Stage {
+    Stage { name, deadline: Duration::from_secs(seconds), close }
 }

@@ -9,7 +9,7 @@
 //!
 //! Who waits on whom is a DAG (`docs/architecture.md`), so no set of full inboxes can wait in a circle.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context;
 use openvalidators_dendrite as dendrite;
@@ -17,12 +17,12 @@ use openvalidators_gating as gating;
 use openvalidators_inference as inference;
 use openvalidators_keys::HotkeySigner;
 use openvalidators_ledger as ledger;
-use openvalidators_messages::{ForwardId, Metagraph, Netuid, Sequence, weights::ScoreTable};
+use openvalidators_messages::{ForwardId, Metagraph, Sequence, weights::ScoreTable};
 use openvalidators_prompts as prompts;
 use openvalidators_reporting as reporting;
 use openvalidators_rewards as rewards;
 use openvalidators_runtime::{
-    ActorThread, BoxError, Inbox, RestartBudget, Seed, SharedClock, Shutdown, Stop, Supervision, supervise,
+    ActorThread, BoxError, CallError, Inbox, RestartBudget, Seed, SharedClock, Shutdown, Stop, Supervision, supervise,
 };
 use openvalidators_subtensor as subtensor;
 use openvalidators_weights as weights;
@@ -35,15 +35,8 @@ use crate::config::Config;
 /// What we are to those who compare validators, as one integer (openvalidators 1.2.0 wrote 1000·major + 10·minor + patch).
 const SPEC_VERSION: u32 = 10;
 
-/// The name of the local chain in the ledger's identity.
-const LOCAL_NETWORK: &str = "local";
-
 /// Places in each inbox: its callers are the forwards in flight and a few owners of state. Inference sets its own.
 const PLACES: usize = 64;
-/// An inbox that holds messages and finishes none for so long is unwell. Longer than the longest honest work: a step's
-/// raw scores on a slow device.
-const UNWELL_AFTER: Duration = Duration::from_secs(600);
-
 /// What the actors are made of.
 pub struct World {
     /// The operator's settings, checked.
@@ -64,6 +57,12 @@ pub struct World {
     pub engine: Arc<dyn inference::Engine>,
     /// The local time zone.
     pub offset: UtcOffset,
+    /// The ledger, opened before anything else started.
+    pub store: ledger::Store,
+    /// Whose it is; every later life of the ledger opens it with this.
+    pub identity: ledger::Identity,
+    /// Where texts come from.
+    pub source: Arc<dyn prompts::Source>,
 }
 
 /// Every actor's mailboxes.
@@ -139,33 +138,26 @@ struct Supervisor<'a> {
 // === impl Topology ===
 
 impl Topology {
-    /// Opens the state directory and starts every actor; owners of state have recovered when it returns. Forwards do not
-    /// run yet.
+    /// Starts every actor; owners of state have recovered when it returns. Forwards do not run yet.
     ///
     /// # Errors
-    /// An operator's mistake (settings, state directory, chain out of reach) or damage, told before anything runs.
-    pub async fn start(world: &World) -> anyhow::Result<Self> {
-        let World { config, clock, seed, shutdown, registry, signer, .. } = world;
-        let (clock, seed) = (clock.clone(), *seed);
+    /// When the chain is out of reach, or an owner's state cannot be recovered.
+    pub async fn start(world: World) -> anyhow::Result<Self> {
+        let World { config, clock, seed, shutdown, registry, signer, chain, engine, offset, store, identity, source } =
+            world;
+        let (registry, shutdown) = (&registry, &shutdown);
         let settings = config.prompts.check()?;
-        let source = prompts::open(&config.prompts.source)?;
-        let identity = ledger::Identity {
-            network: LOCAL_NETWORK.to_owned(),
-            netuid: Netuid(config.chain.netuid),
-            hotkey: signer.hotkey(),
-        };
-        let store = ledger::Store::open(&config.state_dir, &identity, config.ledger.check_up_to_bytes)?;
         let (next_forward, resumed_at) = (store.next_forward()?, store.latest()?);
 
         let calls = {
             let metrics = subtensor::Metrics::new(registry, &clock)?;
-            subtensor::ChainCalls::new(world.chain.clone(), clock.clone(), &config.chain, metrics, seed)
+            subtensor::ChainCalls::new(chain, clock.clone(), &config.chain, metrics, seed)
         };
         let first = calls.metagraph().await.context("reading the subnet for the first time")?;
         let (publish_metagraph, metagraph) = watch::channel(Arc::new(first));
         let (publish_scores, scores) = watch::channel(Arc::new(ScoreTable::default()));
 
-        let doors = Doors::new(config, registry)?;
+        let doors = Doors::new(&config, registry)?;
         let threads =
             Threads { ledger: ActorThread::start(), folds: ActorThread::start(), wires: ActorThread::start() };
         let supervisor = Supervisor { clock: &clock, shutdown };
@@ -199,7 +191,6 @@ impl Topology {
         };
 
         let inference = {
-            let engine = world.engine.clone();
             let factory = move || {
                 let actor = inference::InferenceActor::new(engine.clone());
                 async move { Ok(actor) }
@@ -221,7 +212,7 @@ impl Topology {
             supervisor.run(&threads.folds, &doors.rewards.inbox, factory, move |actor| attach.attach(actor))
         };
         // Weights fold what rewards made of the steps: recovering rewards stores outcomes that a crash left out.
-        doors.rewards.apply.ready().await.context("recovering the state of rewards")?;
+        recovered("the state of rewards", doors.rewards.apply.ready(), shutdown).await?;
 
         let weights = {
             let metrics = weights::Metrics::new(registry)?;
@@ -239,7 +230,7 @@ impl Topology {
             let attach = doors.weights.clone();
             supervisor.run(&threads.folds, &doors.weights.inbox, factory, move |actor| attach.attach(actor))
         };
-        doors.weights.apply.ready().await.context("recovering the scores")?;
+        recovered("the scores", doors.weights.apply.ready(), shutdown).await?;
 
         let gating = {
             let metrics = gating::Metrics::new(registry)?;
@@ -285,7 +276,7 @@ impl Topology {
                 metrics: reporting_metrics.clone(),
                 clock: clock.clone(),
                 started_at: clock.unix(),
-                offset: world.offset,
+                offset,
             };
             let factory = move || {
                 let actor = reporting::ReportingActor::new(parts.clone());
@@ -317,6 +308,26 @@ impl Topology {
             supervisions,
             _threads: threads,
         })
+    }
+}
+
+/// Waits for an owner of state; when it cannot be made, says why instead of that its door is closed.
+async fn recovered(
+    what: &str,
+    ready: impl Future<Output = Result<(), CallError>>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let failed = tokio::select! {
+        biased;
+        ready = ready => ready.err().map(|error| error.to_string()),
+        () = shutdown.requested() => Some("stopped meanwhile".to_owned()),
+    };
+    match failed {
+        None => Ok(()),
+        Some(error) => {
+            let reason = shutdown.reason().map_or(error, |reason| reason.to_string());
+            anyhow::bail!("recovering {what}: {reason}")
+        }
     }
 }
 
@@ -363,10 +374,10 @@ impl Doors {
         }
     }
 
-    /// `/health`: an actor that holds messages and finishes none is not well.
+    /// Every inbox behind which somebody must make progress.
     #[must_use]
-    pub fn health(&self, reporting: reporting::ReportingMetrics) -> reporting::Health {
-        let inboxes = [
+    pub fn inboxes(&self) -> [&Inbox; 8] {
+        [
             &self.prompts.inbox,
             &self.gating.inbox,
             &self.dendrite.inbox,
@@ -375,17 +386,7 @@ impl Doors {
             &self.weights.inbox,
             &self.ledger.inbox,
             &self.subtensor.inbox,
-        ];
-        let health = reporting::Health::new().live("reporting", move || reporting.check());
-        inboxes.into_iter().cloned().fold(health, |health, inbox| {
-            health.live(inbox.name(), move || {
-                let now = inbox.health();
-                if now.silent_for < UNWELL_AFTER {
-                    return Ok(());
-                }
-                Err(format!("{} messages inside and none finished for {} s", now.depth, now.silent_for.as_secs()))
-            })
-        })
+        ]
     }
 
     fn desks(&self) -> prompts::Desks {

@@ -32,8 +32,8 @@ fn configuration() {
     };
     with("[prompts]\nconcurent_forwards = 2", &["prompts.concurent_forwards", "mine.toml", "concurrent_forwards"]);
     with("[prompts]\nconcurrent_forwards = \"two\"", &["prompts.concurrent_forwards", "mine.toml", "expected"]);
-    with("[prompts]\nconcurrent_forwards = 0", &["prompts.concurrent_forwards", "between 1 and"]);
-    with("[weights]\nmoving_average_alpha = 2.0", &["weights.moving_average_alpha", "at most 1"]);
+    with("[prompts]\nconcurrent_forwards = 0", &["prompts.concurrent_forwards", "between 1 and", "mine.toml"]);
+    with("[weights]\nmoving_average_alpha = 2.0", &["weights.moving_average_alpha", "at most 1", "mine.toml"]);
     with("seed = ", &["mine.toml", "line 1"]);
     refused(&["run", "--config", "nowhere.toml"], &["nowhere.toml"]);
     refused(&["run", "--set", "seed"], &["KEY=VALUE"]);
@@ -84,6 +84,7 @@ fn models_that_are_missing_or_damaged() {
     std::fs::create_dir_all(&model).unwrap();
     std::fs::write(model.join("model.safetensors"), b"not a model").unwrap();
     run_in(state.path(), &offline, &["model.safetensors"]);
+    run_in(state.path(), &["--set", "rewards.dpo.model=other"], &["rewards.dpo.model", "SmolLM2-135M-Instruct"]);
 }
 
 #[test]
@@ -91,17 +92,17 @@ fn a_state_directory_of_somebody_else() {
     let state = tempfile::tempdir().unwrap();
     let (_, status) = Program::start(state.path(), &["--steps", "1"]).finish();
     assert!(status.success());
-    // Another subnet's. (The chain's own file is taken away: it would be the first to refuse.)
-    std::fs::remove_file(state.path().join("local-chain.json")).unwrap();
+    let chain = std::fs::read(state.path().join("local-chain.json")).unwrap();
+    // Another subnet's.
     run_in(state.path(), &["--set", "chain.netuid=5"], &["netuid", "5", state.path().to_str().unwrap()]);
     // Another version's: SQLite keeps the schema version at byte 60.
     let ledger = state.path().join(openvalidators_ledger::LEDGER_FILE);
     let mut bytes = std::fs::read(&ledger).unwrap();
     bytes[60..64].copy_from_slice(&999_u32.to_be_bytes());
     std::fs::write(&ledger, &bytes).unwrap();
-    std::fs::remove_file(state.path().join("local-chain.json")).unwrap();
     run_in(state.path(), &[], &["999", "version"]);
     assert_eq!(std::fs::read(&ledger).unwrap(), bytes, "a refused ledger is left as it was");
+    assert_eq!(std::fs::read(state.path().join("local-chain.json")).unwrap(), chain, "and so is the chain");
 }
 
 #[test]

@@ -60,6 +60,8 @@ fn two_forwards_with_every_bad_miner_set_weights_and_leave_records() {
     let kinds: BTreeSet<&str> = miners.iter().map(|miner| miner["kind"].as_str().unwrap()).collect();
     assert!(USELESS.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
     assert!(miners.iter().any(|miner| miner["score"].as_f64().unwrap() > 0.0), "{miners:?}");
+    // Only a commit that was revealed and accepted shows in the row the chain stores.
+    assert!(miners.iter().any(|miner| miner["weight"].as_u64() == Some(65535)), "{miners:?}");
     check_event_log(state.path());
 }
 

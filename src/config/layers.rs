@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fmt,
     path::{Path, PathBuf},
 };
@@ -56,6 +57,12 @@ pub enum LayerError {
         /// Line, column and what was expected there.
         reason: String,
     },
+    /// An environment variable of ours is not text.
+    #[error("the environment variable {name} is not UTF-8: set it anew or remove it")]
+    NotText {
+        /// Which.
+        name: String,
+    },
     /// A key is unknown, or its value is not what it may be.
     #[error("configuration key `{key}`{origin}: {reason}")]
     Key {
@@ -101,14 +108,26 @@ impl Layers {
         Ok(())
     }
 
-    /// Lays the environment's `OPENVALIDATORS_SET__…` variables over what is there.
-    pub fn add_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let mut variables: Vec<_> = variables.into_iter().filter(|(n, _)| n.starts_with(ENVIRONMENT_PREFIX)).collect();
+    /// Lays the environment's `OPENVALIDATORS_SET__…` variables over what is there. Others are not looked at.
+    ///
+    /// # Errors
+    /// When the value of such a variable is not UTF-8.
+    pub fn add_environment(
+        &mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(), LayerError> {
+        let ours = |(name, value): (OsString, OsString)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with(ENVIRONMENT_PREFIX))?;
+            Some((name, value))
+        };
+        let mut variables: Vec<_> = variables.into_iter().filter_map(ours).collect();
         variables.sort();
-        for (name, text) in variables {
+        for (name, value) in variables {
+            let text = value.into_string().map_err(|_| LayerError::NotText { name: name.clone() })?;
             let key = name[ENVIRONMENT_PREFIX.len()..].to_lowercase().replace("__", ".");
             self.set(&key, parse_value(&text), Origin::Environment(name));
         }
+        Ok(())
     }
 
     /// Sets one dotted key.
@@ -148,6 +167,16 @@ impl Layers {
             .or_else(|| self.origins.iter().find(|(written, _)| written.starts_with(&below)).map(|(_, origin)| origin));
         let origin = origin.map(|origin| format!(" (set by {origin})")).unwrap_or_default();
         LayerError::Key { key, origin, reason: reason.to_owned() }
+    }
+
+    /// Adds to a crate's own words about its settings where the values named in them were written: a key counts as named
+    /// when each of its parts is a word of the message.
+    #[must_use]
+    pub fn explain(&self, said: &str) -> String {
+        let words: Vec<&str> = said.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+        let named = self.origins.iter().filter(|(key, _)| key.split('.').all(|part| words.contains(&part)));
+        let origins: Vec<String> = named.map(|(key, origin)| format!("{key} is set by {origin}")).collect();
+        if origins.is_empty() { said.to_owned() } else { format!("{said} ({})", origins.join(", ")) }
     }
 
     fn add_table(&mut self, prefix: &str, table: Table, origin: &Origin) {
@@ -200,6 +229,8 @@ impl fmt::Display for Origin {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use serde::Deserialize;
 
     use super::*;
@@ -229,11 +260,28 @@ mod tests {
         let mut layers = Layers::default();
         let written = file("seed = 1\n[prompts]\nlanes = 2\npath = \"file\"");
         layers.add_file(written.path()).unwrap();
-        let environment = [("OPENVALIDATORS_SET__PROMPTS__LANES".to_owned(), "3".to_owned())];
-        layers.add_environment(environment);
+        let other = OsString::from_vec(vec![b'O', 0xff]);
+        let environment = [("OPENVALIDATORS_SET__PROMPTS__LANES".into(), "3".into()), (other.clone(), other)];
+        layers.add_environment(environment).unwrap();
         layers.set("prompts.path", parse_value("/flag"), Origin::Flag("--set".into()));
         let read: Outer = layers.read().unwrap();
         assert_eq!(read, Outer { seed: 1, prompts: Inner { lanes: 3, path: "/flag".into() } });
+    }
+
+    #[test]
+    fn a_variable_of_ours_that_is_not_text_is_named() {
+        let value = OsString::from_vec(vec![0xff]);
+        let error = Layers::default().add_environment([("OPENVALIDATORS_SET__SEED".into(), value)]).unwrap_err();
+        assert!(error.to_string().contains("OPENVALIDATORS_SET__SEED"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_told_with_its_origin() {
+        let mut layers = Layers::default();
+        layers.set("prompts.lanes", parse_value("0"), Origin::File("mine.toml".into()));
+        let said = layers.explain("[prompts] lanes is 0; it must be at least 1");
+        assert_eq!(said, "[prompts] lanes is 0; it must be at least 1 (prompts.lanes is set by mine.toml)");
+        assert_eq!(layers.explain("lanes of another kind"), "lanes of another kind");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Inference: the one owner of the device. Requests name a model and texts, replies are numbers; no tensor leaves.
 //!
-//! * Who sends: `gating` ([`Embed`](openvalidators_messages::inference::Embed)), `rewards` (`Embed`, `LogProb`), the
-//!   forward's record of a step (`Models`). It sends to nobody.
+//! * Who sends: `rewards` ([`Embed`](openvalidators_messages::inference::Embed), `LogProb`, and `Models` for the record of a
+//!   step). It sends to nobody.
 //! * Slow: requests wait, first in the inbox, then in the bounded queue of the device thread; callers wait with them.
 //!   What waits together is computed together: equal texts once, embeddings of one model as one batch.
 //! * Callers gone: a request nobody awaits is dropped before it costs device time.

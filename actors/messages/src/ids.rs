@@ -19,7 +19,8 @@ pub struct Netuid(pub u16);
 #[serde(transparent)]
 pub struct Block(pub u64);
 
-/// One conversation: augment, then four times followup and answer. Never reused within a state directory.
+/// One conversation: augment, then four times followup and answer. Not reused within a state directory once
+/// a step of it is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ForwardId(pub u64);

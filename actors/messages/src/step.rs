@@ -22,7 +22,7 @@ pub struct StepRecord {
     pub block: Block,
     /// Wall clock when the step began, seconds since 1970.
     pub started_at: f64,
-    /// From the draw of the prompt until the raw scores were there.
+    /// From the choice of miners until the raw scores were there.
     pub length_seconds: f64,
     /// The root seed of the run: with the step id it gives every random choice again.
     pub seed: u64,

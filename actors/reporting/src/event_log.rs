@@ -62,7 +62,7 @@ struct OpenFile {
 
 /// The event log could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("could not {attempted} {}: {source}. Free or mend the disk (steps wait in the ledger meanwhile), or set dont_save_events", path.display())]
+#[error("could not {attempted} {}: {source}. Free or mend the disk (steps wait in the ledger meanwhile), or set reporting.dont_save_events", path.display())]
 pub struct EventLogError {
     attempted: &'static str,
     path: PathBuf,

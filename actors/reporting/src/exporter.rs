@@ -18,7 +18,6 @@ use crate::{Health, HealthReport};
 pub struct Exporter {
     listener: TcpListener,
     address: SocketAddr,
-    shared: Shared,
 }
 
 #[derive(Clone)]
@@ -32,15 +31,15 @@ struct Shared {
 pub enum ExporterError {
     /// Somebody else does.
     #[error(
-        "metrics.address {address} is in use: is another validator running here? End it, or choose another port \
-         (metrics.address), or none at all (metrics.off = true)"
+        "reporting.metrics.address {address} is in use: is another validator running here? End it, or choose another \
+         port (reporting.metrics.address), or none at all (reporting.metrics.off = true)"
     )]
     InUse {
         /// The configured address.
         address: SocketAddr,
     },
     /// The system refuses.
-    #[error("could not listen on metrics.address {address}: {source}")]
+    #[error("could not listen on reporting.metrics.address {address}: {source}")]
     Refused {
         /// The configured address.
         address: SocketAddr,
@@ -52,11 +51,11 @@ pub enum ExporterError {
 // === impl Exporter ===
 
 impl Exporter {
-    /// Takes the port. Port 0 takes any that is free.
+    /// Takes the port and serves nothing yet. Port 0 takes any that is free.
     ///
     /// # Errors
-    /// [`ExporterError`], before anything is served.
-    pub async fn bind(address: SocketAddr, registry: Registry, health: Health) -> Result<Self, ExporterError> {
+    /// [`ExporterError`].
+    pub async fn bind(address: SocketAddr) -> Result<Self, ExporterError> {
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "metrics are served beyond this machine, without a password");
         }
@@ -66,7 +65,7 @@ impl Exporter {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address, shared: Shared { registry, health: Arc::new(health) } })
+        Ok(Self { listener, address })
     }
 
     /// Where it listens.
@@ -79,12 +78,18 @@ impl Exporter {
     ///
     /// # Errors
     /// When the listener breaks.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    pub async fn serve(
+        self,
+        registry: Registry,
+        health: Health,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let shared = Shared { registry, health: Arc::new(health) };
         let routes = Router::new()
             .route("/metrics", get(metrics))
             .route("/health", get(async |State(shared): State<Shared>| answer(&shared.health.is_live())))
             .route("/ready", get(async |State(shared): State<Shared>| answer(&shared.health.is_ready())))
-            .with_state(self.shared);
+            .with_state(shared);
         axum::serve(self.listener, routes).with_graceful_shutdown(stop).await
     }
 }

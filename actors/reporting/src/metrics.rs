@@ -71,7 +71,7 @@ impl ReportingMetrics {
         let metrics = Self {
             steps: r.counters("steps_total", "Settled steps by name and by whether they could be scored", &["name", "result"])?,
             steps_without_best: r.counter("steps_without_best_total", "Scored steps in which no completion earned anything")?,
-            step_seconds: r.histograms("step_seconds", "From the draw of the prompt until the raw scores were there", &["name"],
+            step_seconds: r.histograms("step_seconds", "From the choice of miners until the raw scores were there", &["name"],
                 &[0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 30.0, 60.0, 120.0])?,
             completions: r.counters("completions_total", "Miners asked, by how the query ended", &["outcome"])?,
             completion_seconds: r.histogram("completion_seconds", "How long miners that answered took",

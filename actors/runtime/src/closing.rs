@@ -41,7 +41,7 @@ pub async fn close_in_order(stages: Vec<Stage>, clock: &SharedClock) -> Vec<Late
             match select(&mut close, clock.sleep(left.min(REMIND_AFTER))).await {
                 Either::Left(_) => break,
                 Either::Right(_) if !left.is_zero() => {
-                    tracing::info!(part = name, left = ?end.saturating_sub(clock.now()), "still closing");
+                    tracing::warn!(part = name, left = ?end.saturating_sub(clock.now()), "still closing");
                 }
                 Either::Right(_) => {}
             }

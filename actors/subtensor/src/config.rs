@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::local::{LocalChain, LocalChainConfig, LocalChainError, LocalClient, LocalNetwork};
 
-/// The local chain's file in the validator's state directory.
-const STATE_FILE: &str = "local-chain.json";
+/// The local chain's file in a state directory.
+pub const STATE_FILE: &str = "local-chain.json";
 
 /// Which chain, and how patient to be with it. The defaults are the local network's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

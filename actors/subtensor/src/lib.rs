@@ -26,5 +26,5 @@ mod metrics;
 pub use actor::{Mailboxes, SubtensorActor};
 pub use calls::ChainCalls;
 pub use chain::{Chain, with_deadline};
-pub use config::{ChainConfig, ChainConfigError, Endpoint};
+pub use config::{ChainConfig, ChainConfigError, Endpoint, STATE_FILE};
 pub use metrics::Metrics;

@@ -31,10 +31,10 @@ async fn the_three_endpoints_answer() {
     let health = Health::new()
         .live("ledger", || Ok(()))
         .ready("chain", move || if seen.load(Ordering::Relaxed) { Ok(()) } else { Err("no metagraph yet".into()) });
-    let exporter = Exporter::bind(LOOPBACK, registry, health).await.unwrap();
+    let exporter = Exporter::bind(LOOPBACK).await.unwrap();
     let address = exporter.address();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(exporter.serve(async { drop(stopped.await) }));
+    let serving = tokio::spawn(exporter.serve(registry, health, async { drop(stopped.await) }));
 
     let metrics = get(address, "/metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
@@ -63,10 +63,10 @@ async fn the_three_endpoints_answer() {
 
 #[tokio::test]
 async fn a_taken_port_is_told_with_the_remedy() {
-    let first = Exporter::bind(LOOPBACK, Registry::new(), Health::new()).await.unwrap();
-    let second = Exporter::bind(first.address(), Registry::new(), Health::new()).await;
+    let first = Exporter::bind(LOOPBACK).await.unwrap();
+    let second = Exporter::bind(first.address()).await;
     let error = second.err().unwrap().to_string();
-    for expected in [&first.address().to_string(), "in use", "metrics.address", "metrics.off"] {
+    for expected in [&first.address().to_string(), "in use", "reporting.metrics.address", "reporting.metrics.off"] {
         assert!(error.contains(expected), "{error}");
     }
 }
