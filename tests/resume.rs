@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use openvalidators::config::Config;
 use openvalidators_ledger::Reader;
 use openvalidators_messages::{Hotkey, Sequence, StepOutcome};
+use openvalidators_rewards::fold::{Rules, State};
 use serde_json::Value;
 
 use crate::program::Program;
@@ -53,10 +55,12 @@ fn a_killed_validator_resumes_with_the_same_scores() {
     assert_eq!(logged, (1..=settled.0 + AFTER).collect::<Vec<_>>(), "the event log has every step once");
 }
 
-/// The moving average as the reference defines it, from the ledger's own rows.
+/// The moving average as the reference defines it, over outcomes folded anew from the raw records: a validator that lost its
+/// normaliser or its history on the way would have stored others.
 fn fold_by_hand(state: &std::path::Path) -> BTreeMap<Hotkey, f64> {
     const ALPHA: f64 = 0.05;
     let reader = Reader::open(state).unwrap();
+    let (rules, mut rewards) = (Rules::new(&Config::default().rewards), State::default());
     let mut scores = BTreeMap::new();
     let mut after = Sequence(0);
     loop {
@@ -64,7 +68,9 @@ fn fold_by_hand(state: &std::path::Path) -> BTreeMap<Hotkey, f64> {
         let Some(last) = steps.last() else { return scores };
         after = last.sequence;
         for step in &steps {
-            let Some(StepOutcome::Scored(scored)) = step.outcome.as_deref() else { continue };
+            let outcome = rewards.fold(&rules, step.sequence, &step.record);
+            assert_eq!(step.outcome.as_deref(), Some(&*outcome), "step {}", step.sequence);
+            let StepOutcome::Scored(scored) = &*outcome else { continue };
             for (completion, reward) in step.record.completions.iter().zip(&scored.rewards) {
                 let score: &mut f64 = scores.entry(completion.hotkey).or_default();
                 *score = ALPHA * f64::from(reward.get()) + (1.0 - ALPHA) * *score;
