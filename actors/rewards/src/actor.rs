@@ -20,7 +20,7 @@ use crate::{
     config::{Config, ConfigError},
     fold::{Rules, State},
     metrics::Metrics,
-    recovery::{Ledger, OWNER, RecoveryError, fold_on_worker},
+    recovery::{Ledger, OWNER, RecoveryError, Unstored, fold_on_worker},
     score::Scorer,
     snapshot::encode,
     step::{Inference, Step},
@@ -44,6 +44,8 @@ pub struct RewardsActor {
     state: Option<State>,
     /// The latest step that a saved snapshot contains.
     saved: Sequence,
+    /// The outcomes after it: the forward stores them, unless it fails.
+    unstored: Unstored,
     /// Whether a snapshot is on its way to the ledger.
     saving: bool,
     rules: Arc<Rules>,
@@ -105,6 +107,7 @@ impl RewardsActor {
         metrics.show(&state);
         Ok(Self {
             saved,
+            unstored: Unstored::default(),
             saving: false,
             state: Some(state),
             rules,
@@ -117,16 +120,17 @@ impl RewardsActor {
         })
     }
 
-    /// Sends a snapshot to the ledger, without anybody waiting for it.
+    /// Sends a snapshot to the ledger, after the outcomes it lacks, without anybody waiting for it.
     fn save(&mut self, snapshot: Snapshot, context: &mut Context<Self>) {
         self.saving = true;
         let sequence = snapshot.sequence;
-        let saving = save(self.ledger.clone(), snapshot).into_actor(self);
+        let saving = save(self.ledger.clone(), self.unstored.clone(), snapshot).into_actor(self);
         context.spawn(saving.map(move |saved, actor, _| {
             actor.saving = false;
             actor.metrics.note_snapshot(saved);
             if saved {
                 actor.saved = sequence;
+                actor.unstored.forget_until(sequence);
             }
         }));
     }
@@ -167,11 +171,13 @@ impl Handler<Envelope<Apply>> for RewardsActor {
         let (rules, ledger, clock) = (Arc::clone(&self.rules), self.ledger.clone(), Arc::clone(&self.clock));
         let since = clock.now();
         let before = state.sequence;
+        let mut unstored = std::mem::take(&mut self.unstored);
         let folding = async move {
-            let answer = fold(&mut state, &rules, &ledger, apply).await;
-            (state, answer)
+            let answer = fold(&mut state, &rules, &ledger, apply, &mut unstored).await;
+            (state, unstored, answer)
         };
-        AtomicResponse::new(Box::pin(folding.into_actor(self).then(move |(state, answer), actor, _| {
+        AtomicResponse::new(Box::pin(folding.into_actor(self).then(move |(state, unstored, answer), actor, _| {
+            actor.unstored = unstored;
             if state.sequence != before {
                 actor.metrics.fold_seconds.observe((clock.now().saturating_sub(since)).as_secs_f64());
                 if let Ok(outcome) = &answer {
@@ -199,10 +205,10 @@ impl Handler<Stop> for RewardsActor {
 
     fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
         let state = self.state.take().filter(|state| state.sequence > self.saved);
-        let ledger = self.ledger.clone();
+        let (ledger, unstored) = (self.ledger.clone(), std::mem::take(&mut self.unstored));
         let keeping = async move {
             let snapshot = snapshot_of(state?).await.1?;
-            Some(save(ledger, snapshot).await)
+            Some(save(ledger, unstored, snapshot).await)
         };
         Box::pin(keeping.into_actor(self).map(|saved, actor, _| {
             if let Some(saved) = saved {
@@ -237,10 +243,11 @@ async fn fold(
     rules: &Arc<Rules>,
     ledger: &Ledger,
     Apply { sequence: asked, record }: Apply,
+    unstored: &mut Unstored,
 ) -> Result<Arc<StepOutcome>, FoldError> {
     if asked > state.sequence.next() {
         let before = Sequence(asked.0 - 1);
-        let filled = ledger.catch_up(state, rules, Some(before)).await;
+        let filled = ledger.catch_up(state, rules, Some(before), unstored).await;
         if state.sequence != before {
             let reason = filled.err().map_or_else(|| "it does not hold them".to_owned(), |error| error.to_string());
             return Err(FoldError::Gap { asked, applied: state.sequence, reason });
@@ -250,7 +257,10 @@ async fn fold(
         Some(latest) if asked == state.sequence => Ok(Arc::clone(latest)),
         _ if asked <= state.sequence => Err(FoldError::AlreadyFolded { asked, applied: state.sequence }),
         _ => match fold_on_worker(state, rules, vec![(asked, record)]).await.pop() {
-            Some(outcome) => Ok(outcome),
+            Some(outcome) => {
+                unstored.remember(asked, Arc::clone(&outcome));
+                Ok(outcome)
+            }
             None => Err(FoldError::AlreadyFolded { asked, applied: state.sequence }),
         },
     }
@@ -265,9 +275,14 @@ async fn snapshot_of(state: State) -> (State, Option<Snapshot>) {
     .await
 }
 
-/// Whether the ledger has the snapshot.
-async fn save(ledger: Ledger, snapshot: Snapshot) -> bool {
+/// Whether the ledger has the snapshot. It gets none that is past an outcome it does not hold: a restart resumes after the
+/// snapshot and would never make that outcome again, and weights would wait for it.
+async fn save(ledger: Ledger, unstored: Unstored, snapshot: Snapshot) -> bool {
     let sequence = snapshot.sequence;
+    if let Err(error) = ledger.store_missing(&unstored, sequence).await {
+        tracing::error!(%sequence, %error, "rewards wait with their snapshot for an outcome that is not in the ledger");
+        return false;
+    }
     let failed = match ledger.save_snapshot.call(SaveSnapshot { owner: OWNER, snapshot }).await {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => error.to_string(),

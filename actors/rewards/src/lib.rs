@@ -13,7 +13,8 @@
 //! **Slow, full, dead.** When inference is slow, scorings wait side by side up to `score_timeout_seconds` and are then
 //! unscored, never zero. When the inbox is full, forwards wait for a place. A step is folded on a worker thread, one at a
 //! time; scorings go on meanwhile. When the actor dies, a fresh one recovers from the ledger, and a step offered again is
-//! not folded twice. A snapshot the ledger refuses is tried again after the next step.
+//! not folded twice. A snapshot the ledger refuses is tried again after the next step. None is past an outcome that the
+//! ledger does not hold: what the forward could not store is stored first.
 //!
 //! **Adding a reward or a filter**: one file with a [`function::RewardFunction`] or a [`function::Filter`], one line in
 //! `registry.rs`, and its settings in `config.rs`.

@@ -1,7 +1,7 @@
 //! The way back to the present: snapshot, then the steps the ledger holds after it. The same code fills a gap that the
 //! actor finds while it runs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use openvalidators_messages::{
     Sequence, StepOutcome, StepRecord,
@@ -23,6 +23,14 @@ const PAGE_STEPS: usize = 32;
 
 /// How often a message is sent to a ledger that crashes on it.
 const ATTEMPTS: usize = 3;
+
+/// Outcomes remembered for a ledger that may not hold them: some 50 MB.
+const UNSTORED_LIMIT_STEPS: usize = 10_000;
+
+/// Outcomes of this life that no saved snapshot contains. A snapshot is the last that anybody hears of them, so none is
+/// saved before the ledger holds them all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unstored(BTreeMap<Sequence, Arc<StepOutcome>>);
 
 /// The ways into the ledger.
 #[derive(Clone)]
@@ -56,7 +64,28 @@ pub enum RecoveryError {
         /// The next one found.
         found: Sequence,
     },
+    /// An outcome that neither the ledger nor memory holds; a restart makes it anew from the snapshot before it.
+    #[error("the outcome of step {0} is not in the ledger, and more than {UNSTORED_LIMIT_STEPS} are waiting for it")]
+    Forgotten(Sequence),
 }
+
+// === impl Unstored ===
+
+impl Unstored {
+    /// Remembers an outcome; when too many wait, it is left to a restart.
+    pub(crate) fn remember(&mut self, sequence: Sequence, outcome: Arc<StepOutcome>) {
+        if self.0.len() < UNSTORED_LIMIT_STEPS {
+            self.0.insert(sequence, outcome);
+        }
+    }
+
+    /// Forgets what a saved snapshot contains.
+    pub(crate) fn forget_until(&mut self, saved: Sequence) {
+        self.0.retain(|sequence, _| *sequence > saved);
+    }
+}
+
+// === impl Ledger ===
 
 impl Ledger {
     /// The state after the latest step of the ledger, and the step of the snapshot it began with. Outcomes that are
@@ -70,21 +99,23 @@ impl Ledger {
         let snapshot = self.load_snapshot.call_again(LoadSnapshot { owner: OWNER }, ATTEMPTS).await??;
         let mut state = self.resume(snapshot, rules).await?;
         let resumed = state.sequence;
-        self.catch_up(&mut state, rules, None).await?;
+        self.catch_up(&mut state, rules, None, &mut Unstored::default()).await?;
         let replayed = state.sequence.0.saturating_sub(resumed.0);
         tracing::info!(snapshot = %resumed, replayed, history = state.history.len(), "rewards are up to date");
         Ok((state, resumed))
     }
 
-    /// Folds what the ledger holds after the state, up to and including `until`.
+    /// Folds what the ledger holds after the state, up to and including `until`, and stores missing outcomes.
     ///
     /// # Errors
-    /// As [`Ledger::recover`]. The state is that of the last step folded then.
-    pub async fn catch_up(
+    /// As [`Ledger::recover`]. The state is that of the last step folded then; outcomes that were not stored are left in
+    /// `unstored`.
+    pub(crate) async fn catch_up(
         &self,
         state: &mut State,
         rules: &Arc<Rules>,
         until: Option<Sequence>,
+        unstored: &mut Unstored,
     ) -> Result<(), RecoveryError> {
         loop {
             let left = until.map_or(u64::MAX, |until| until.0.saturating_sub(state.sequence.0));
@@ -101,13 +132,38 @@ impl Ledger {
             check_dense(state.sequence, &steps)?;
             let outcomes = fold_on_worker(state, rules, steps).await;
             for (stored, outcome) in page.iter().zip(&outcomes) {
+                unstored.remember(stored.sequence, Arc::clone(outcome));
+            }
+            for (stored, outcome) in page.iter().zip(&outcomes) {
                 self.reconcile(stored, outcome).await?;
+                unstored.0.remove(&stored.sequence);
             }
             // What was told to the world stays true, even if other settings would make another outcome of it today.
             if let Some(told) = page.last().and_then(|stored| stored.outcome.clone()) {
                 state.latest = Some(told);
             }
         }
+    }
+
+    /// Stores every outcome up to and including `until` that the ledger lacks. Steps it does not hold (pruned ones) need none.
+    ///
+    /// # Errors
+    /// When the ledger does not answer or refuses, or an outcome is not remembered either.
+    pub(crate) async fn store_missing(&self, unstored: &Unstored, until: Sequence) -> Result<(), RecoveryError> {
+        let Some((first, _)) = unstored.0.first_key_value() else { return Ok(()) };
+        let mut after = Sequence(first.0.saturating_sub(1));
+        while after < until {
+            let left = usize::try_from(until.0 - after.0).unwrap_or(usize::MAX);
+            let read = ReadSteps { after, limit: PAGE_STEPS.min(left) };
+            let page = self.read_steps.call_again(read, ATTEMPTS).await??;
+            let Some(last) = page.last() else { break };
+            after = last.sequence;
+            for stored in page.iter().filter(|stored| stored.outcome.is_none() && stored.sequence <= until) {
+                let outcome = unstored.0.get(&stored.sequence).ok_or(RecoveryError::Forgotten(stored.sequence))?;
+                self.reconcile(stored, outcome).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn resume(&self, snapshot: Option<Snapshot>, rules: &Arc<Rules>) -> Result<State, RecoveryError> {

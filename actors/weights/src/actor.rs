@@ -114,7 +114,7 @@ impl WeightsActor {
         metrics: Metrics,
         clock: SharedClock,
     ) -> Result<Self, RecoverError> {
-        let scores = recover_scores(&neighbours, fold_rules(&config)).await?;
+        let scores = recover_scores(&neighbours, fold_rules(&config), &metrics).await?;
         let attempts = recover_attempts(&neighbours).await?;
         let submitter = Submitter { own, config, neighbours, metagraph, metrics, clock };
         let actor = Self {
@@ -247,7 +247,9 @@ impl Handler<Envelope<Apply>> for WeightsActor {
             self.fold([&message], context);
             return AtomicResponse::new(Box::pin(fut::ready(Ok(()))));
         }
-        let missing = read_gap(self.submitter.neighbours.read_steps.clone(), applied, message.sequence);
+        let (submitter, asked) = (self.submitter.clone(), message.sequence);
+        let missing =
+            async move { read_gap(submitter.neighbours.read_steps.clone(), applied, asked, &submitter.metrics).await };
         let filled = missing.into_actor(self).map(move |missing, actor, context| {
             let _place = place;
             let missing = missing?;

@@ -18,7 +18,8 @@
 //! **When it is slow** steps wait in its inbox; a submission never holds them up. **When the chain is away** the scores go on
 //! and `openvalidators_weights_epochs_missed` rises. **When the ledger refuses** weights are set all the same and recorded
 //! later. **When it dies** a fresh actor resumes from the snapshot and folds what followed; a step it is given that leaves a gap
-//! makes it read the missing ones from the ledger.
+//! makes it read the missing ones from the ledger. A step whose outcome was never stored, while a later one's was, is left out
+//! and counted.
 
 mod actor;
 mod config;

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub waiting: IntGaugeVec,
     /// Steps folded into the scores by this process.
     pub folds: IntCounter,
+    /// Steps the scores go on without, for their outcome was never stored: alert on any.
+    pub left_out: IntCounter,
     /// The latest step in the scores.
     pub sequence: IntGauge,
     /// Hotkeys with a standing.
@@ -64,6 +66,10 @@ impl Metrics {
                 &["reason"],
             )?,
             folds: IntCounter::new("openvalidators_weights_folds_total", "Steps folded into the scores")?,
+            left_out: IntCounter::new(
+                "openvalidators_weights_left_out_total",
+                "Steps the scores go on without, for their outcome was never stored",
+            )?,
             sequence: IntGauge::new("openvalidators_weights_sequence", "Latest step in the scores")?,
             hotkeys: IntGauge::new("openvalidators_weights_hotkeys", "Hotkeys with a moving-average score")?,
         };
@@ -80,6 +86,7 @@ impl Metrics {
         registry.register(Box::new(metrics.unrecorded.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.folds.clone()))?;
+        registry.register(Box::new(metrics.left_out.clone()))?;
         registry.register(Box::new(metrics.sequence.clone()))?;
         registry.register(Box::new(metrics.hotkeys.clone()))?;
         Ok(metrics)

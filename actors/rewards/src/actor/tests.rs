@@ -3,7 +3,7 @@ use std::{cell::RefCell, rc::Rc};
 use openvalidators_messages::{
     Scored, StepRecord,
     inference::{Embed, LoadedModel, LogProb, Models},
-    ledger::{LoadSnapshot, ReadSteps, StoreOutcome, StoredStep},
+    ledger::{LedgerError, LoadSnapshot, ReadSteps, StoreOutcome, StoredStep},
 };
 use openvalidators_runtime::{DrivenClock, testing::recording_mailbox};
 
@@ -17,6 +17,7 @@ struct Kept {
     steps: Vec<StoredStep>,
     snapshot: Option<Snapshot>,
     refuse_snapshots: bool,
+    refuse_outcomes: bool,
 }
 
 #[derive(Clone, Default)]
@@ -48,7 +49,7 @@ impl MemoryLedger {
                 let mut kept = save.borrow_mut();
                 if kept.refuse_snapshots {
                     let reason = "disk full".into();
-                    return Err(openvalidators_messages::ledger::LedgerError { attempted: "save a snapshot", reason });
+                    return Err(LedgerError { attempted: "save a snapshot", reason });
                 }
                 kept.snapshot = Some(message.snapshot.clone());
                 Ok(())
@@ -61,7 +62,11 @@ impl MemoryLedger {
             })
             .0,
             store_outcome: recording_mailbox(move |message: &StoreOutcome| {
-                store.borrow_mut().steps[message.sequence.0 as usize - 1].outcome = Some(message.outcome.clone());
+                let mut kept = store.borrow_mut();
+                if kept.refuse_outcomes {
+                    return Err(LedgerError { attempted: "store an outcome", reason: "disk full".into() });
+                }
+                kept.steps[message.sequence.0 as usize - 1].outcome = Some(message.outcome.clone());
                 Ok(())
             })
             .0,
@@ -280,6 +285,55 @@ async fn a_snapshot_is_saved_now_and_then_and_a_refusal_is_tried_again() {
     assert_eq!(seen, [None, None, Some(3), Some(3), Some(3), Some(3), Some(7), Some(7)]);
     actor.stop().await;
     assert_eq!(saved(), Some(8));
+}
+
+#[actix::test]
+async fn no_snapshot_is_past_an_outcome_the_ledger_does_not_hold() {
+    let config = Config { snapshot_every_steps: 3, ..Config::default() };
+    let records = steps(8);
+    let expected = outcomes(&records);
+    let ledger = MemoryLedger::of(&[]);
+    let actor = running(&ledger, &config).await;
+    let saved = || ledger.0.borrow().snapshot.as_ref().map(|snapshot| snapshot.sequence.0);
+    ledger.0.borrow_mut().refuse_outcomes = true;
+    for (index, record) in records[..4].iter().enumerate() {
+        ledger.append(record);
+        actor.apply(index as u64 + 1, record).await.unwrap();
+        while actor.metric("snapshots_total") < [0.0, 0.0, 1.0, 2.0][index] {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(saved(), None, "the forward stored none of them, and the ledger takes none");
+
+    // A kill now would cost nothing: all is made anew. Without one, the next step stores what is missing first.
+    ledger.0.borrow_mut().refuse_outcomes = false;
+    ledger.append(&records[4]);
+    actor.apply(5, &records[4]).await.unwrap();
+    while saved().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(saved(), Some(5));
+    let stored = |until: u64| (1..=until).map(|number| ledger.outcome(number).unwrap()).collect::<Vec<_>>();
+    assert_eq!(stored(5), expected[..5]);
+
+    // The same holds for the last snapshot of a life.
+    ledger.0.borrow_mut().refuse_outcomes = true;
+    ledger.append(&records[5]);
+    actor.apply(6, &records[5]).await.unwrap();
+    actor.stop().await;
+    assert_eq!(saved(), Some(5));
+    ledger.0.borrow_mut().refuse_outcomes = false;
+    let actor = running(&ledger, &config).await;
+    assert_eq!(stored(6), expected[..6], "made anew after the restart");
+
+    // And for steps the actor read itself.
+    records[6..].iter().for_each(|record| ledger.append(record));
+    ledger.0.borrow_mut().refuse_outcomes = true;
+    actor.apply(8, &records[7]).await.unwrap();
+    assert_eq!(ledger.outcome(7), None);
+    ledger.0.borrow_mut().refuse_outcomes = false;
+    actor.stop().await;
+    assert_eq!((saved(), stored(8)), (Some(8), expected));
 }
 
 // === scoring ===

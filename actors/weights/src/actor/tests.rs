@@ -507,6 +507,30 @@ async fn a_gap_is_filled_from_the_ledger_and_nothing_is_folded_twice() {
 }
 
 #[actix::test]
+async fn a_step_whose_outcome_was_never_stored_does_not_stop_the_scores() {
+    let bench = Bench::new();
+    for number in 2..=9 {
+        bench.append(number, &[(key(1), Some(1.0))]);
+    }
+    let lose = |step: usize| bench.world.borrow_mut().steps[step - 1].outcome = None;
+    // Found at a restart: 3 and 4 lie before the outcome of 5, but 9 may still come.
+    [3, 4, 9].into_iter().for_each(lose);
+    let life = bench.start().await;
+    assert_eq!(life.published.borrow().sequence, Sequence(8));
+    assert_eq!(life.published.borrow().rows[0].asked, 6, "of eight steps");
+    assert_eq!(life.metrics.left_out.get(), 2);
+
+    // Found while it runs: 9 is missing until something later is stored.
+    let ten = bench.append(10, &[(key(1), Some(1.0))]);
+    let error = life.mailboxes.apply.call(ten).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("step 9 has no outcome yet"), "{error}");
+    let eleven = bench.append(11, &[(key(1), Some(1.0))]);
+    life.mailboxes.apply.call(eleven).await.unwrap().unwrap();
+    let table = life.mailboxes.read_scores.call(ReadScores).await.unwrap();
+    assert_eq!((table.sequence, table.rows[0].asked, life.metrics.left_out.get()), (Sequence(11), 8, 3));
+}
+
+#[actix::test]
 async fn a_new_life_resumes_where_the_ledger_is() {
     let bench = Bench::new();
     let life = bench.start().await;
