@@ -46,6 +46,6 @@ pub struct ScoreRow {
     pub answered: u64,
     /// Steps in which its reward was above 0.
     pub rewarded: u64,
-    /// Wall clock of the latest step that scored it, seconds since 1970.
+    /// Wall clock of the latest scored step that it answered, seconds since 1970; 0 before the first.
     pub scored_at: f64,
 }

@@ -30,15 +30,15 @@ pub struct WeightsConfig {
 
     /// What to do when the scores are no reason to pay anyone.
     pub when_empty: WhenEmpty,
-    /// Fewest registered hotkeys that must have been scored (or all other neurons of a smaller subnet).
+    /// Fewest registered hotkeys that must have answered a scored step (in a smaller subnet all that may be asked).
     pub min_scored: usize,
-    /// Scores of which the newest is older than this are no reason to pay anyone.
+    /// Scores are no reason to pay anyone when the newest scored answer is older than this.
     pub max_score_age_seconds: u64,
     /// Shares below this quantile of the positive ones get nothing, in 0..1.
     pub exclude_quantile: f64,
 }
 
-/// What to put on the chain when no score is positive, too few hotkeys were scored, or all scores are old.
+/// What to put on the chain when no score is positive, too few hotkeys have answered, or all answers are old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenEmpty {

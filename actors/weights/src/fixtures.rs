@@ -1,15 +1,20 @@
 //! Metagraphs and steps for the tests.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use openvalidators_messages::{
-    Asked, Block, Completion, ForwardId, Hotkey, Hyperparameters, Metagraph, Netuid, Neuron, QueryOutcome, RawScores,
-    Reward, STEP_RECORD_VERSION, Scored, Scoring, StepId, StepName, StepOutcome, StepRecord, Uid,
+    Asked, Axon, Block, Completion, ForwardId, Hotkey, Hyperparameters, Metagraph, Netuid, Neuron, QueryOutcome,
+    RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring, StepId, StepName, StepOutcome, StepRecord, Uid,
 };
 
 /// Our own hotkey, at uid 0.
 pub const OWN: Hotkey = key(0);
 pub const TEMPO: u64 = 360;
+const AXON: Axon =
+    Axon { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 8_091), protocol: 4, version: 700 };
 /// The latest epoch of [`metagraph`] ran at this block.
 pub const EPOCH_START: u64 = 3_600;
 pub const EPOCH_INDEX: u64 = 10;
@@ -18,12 +23,12 @@ pub const fn key(number: u8) -> Hotkey {
     Hotkey([number; 32])
 }
 
-/// We at uid 0 with a permit, miners with `key(uid)` after us; at `block` of epoch 10.
+/// We at uid 0 with a permit, miners that serve an axon with `key(uid)` after us; at `block` of epoch 10.
 pub fn metagraph(neurons: u8, block: u64) -> Metagraph {
     let neuron = |uid: u8| Neuron {
         uid: Uid(uid.into()),
         hotkey: key(uid),
-        axon: None,
+        axon: (uid > 0).then_some(AXON),
         stake: if uid == 0 { 10_000.0 } else { 0.0 },
         validator_permit: uid == 0,
         active: true,

@@ -131,9 +131,11 @@ impl Standing {
     fn take(&mut self, completion: &Completion, reward: f64, record: &StepRecord, alpha: f64) {
         self.score = alpha * reward + (1.0 - alpha) * self.score;
         self.asked += 1;
-        self.answered += u64::from(completion.is_success());
         self.rewarded += u64::from(reward > 0.0);
-        self.scored_at = record.started_at;
+        if completion.is_success() {
+            self.answered += 1;
+            self.scored_at = record.started_at;
+        }
         self.scored_block = record.block;
     }
 

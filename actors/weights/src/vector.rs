@@ -2,12 +2,18 @@
 
 use std::collections::HashMap;
 
-use openvalidators_messages::{Hotkey, Metagraph, Uid, weights::ScoreTable};
+use openvalidators_messages::{
+    Hotkey, Metagraph, Neuron, Uid,
+    weights::{ScoreRow, ScoreTable},
+};
 
 use crate::{
     WeightsConfig, WhenEmpty,
     process::{BadWeight, Limits, emit, process},
 };
+
+/// A neuron that was asked in so many scored steps and never answered is not waited for.
+const SILENT_AFTER_STEPS: u64 = 10;
 
 /// The chain's weights of one validator: uids ascending, the largest weight 65535.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,23 +26,25 @@ pub struct WeightVector {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NoVector {
     /// Too little is known of the miners of this metagraph.
-    #[error("{scored} of the subnet's miners were scored, {wanted} are wanted")]
+    #[error("{scored} neurons have a scored answer; of {askable} that may answer, {wanted} are wanted")]
     TooFewScored {
-        /// So many have a score.
+        /// So many have answered a step that was scored.
         scored: usize,
-        /// So many should.
+        /// So many others serve an axon, are no validators, and are not always silent.
+        askable: usize,
+        /// So many should have answered.
         wanted: usize,
     },
     /// Nobody has earned anything.
-    #[error("none of {scored} scored miners has a score above 0")]
+    #[error("none of {scored} neurons with a scored answer has a score above 0")]
     NothingEarned {
-        /// So many have a score.
+        /// So many have answered a step that was scored.
         scored: usize,
     },
-    /// No step was scored for long.
-    #[error("the newest score is {age_seconds:.0} s old, at most {limit_seconds} s are allowed")]
+    /// No answer was scored for long.
+    #[error("the newest scored answer is {age_seconds:.0} s old, at most {limit_seconds} s are allowed")]
     TooOld {
-        /// Age of the newest score.
+        /// Age of the newest scored answer.
         age_seconds: f64,
         /// The limit.
         limit_seconds: u64,
@@ -98,11 +106,13 @@ fn earned(
         .iter()
         .map(|neuron| if neuron.hotkey == *own { None } else { rows.get(&neuron.hotkey) })
         .collect();
-    let scored = found.iter().flatten().count();
-    let others = metagraph.neurons.iter().filter(|neuron| neuron.hotkey != *own).count();
-    let wanted = config.min_scored.min(others).max(1);
+    let scored = found.iter().flatten().filter(|row| row.answered > 0).count();
+    let stake_threshold = metagraph.hyperparameters.stake_threshold;
+    let others = metagraph.neurons.iter().zip(&found).filter(|(neuron, _)| neuron.hotkey != *own);
+    let askable = others.filter(|(neuron, row)| may_answer(neuron, row.copied(), stake_threshold)).count();
+    let wanted = config.min_scored.min(askable).max(1);
     if scored < wanted {
-        return Err(NoVector::TooFewScored { scored, wanted });
+        return Err(NoVector::TooFewScored { scored, askable, wanted });
     }
     let newest = found.iter().flatten().map(|row| row.scored_at).fold(f64::NEG_INFINITY, f64::max);
     let age_seconds = unix_seconds - newest;
@@ -116,6 +126,13 @@ fn earned(
     } else {
         Err(NoVector::NothingEarned { scored })
     }
+}
+
+/// Whether an answer of this neuron is worth waiting for. Validators are never asked, many neurons serve no axon, and one that
+/// is always silent must not keep a small subnet from getting weights.
+fn may_answer(neuron: &Neuron, row: Option<&ScoreRow>, stake_threshold: f64) -> bool {
+    let is_validator = neuron.validator_permit && neuron.stake > stake_threshold;
+    neuron.axon.is_some() && row.map_or(!is_validator, |row| row.answered > 0 || row.asked < SILENT_AFTER_STEPS)
 }
 
 #[cfg(test)]

@@ -395,7 +395,8 @@ async fn refused_weights_are_tried_again_within_the_epoch() {
 
 #[actix::test]
 async fn a_hotkey_that_changes_under_an_intent_supersedes_it() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
+    bench.config.min_scored = 1;
     let metagraphs = bench.metagraphs.clone();
     bench.world.borrow_mut().after_intent = Some(Box::new(move || {
         metagraphs.send_modify(|metagraph| Arc::make_mut(metagraph).neurons[2].hotkey = key(99));

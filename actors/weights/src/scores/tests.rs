@@ -29,13 +29,26 @@ fn only_the_asked_move_and_a_failure_counts_as_nothing_earned() {
     ]);
     let one = row(&scores, key(1)).unwrap();
     assert!((one.score - 0.05 * 0.95).abs() < 1e-12);
-    assert_eq!((one.asked, one.answered, one.rewarded, one.scored_at), (2, 1, 1, 2.0));
+    assert_eq!((one.asked, one.answered, one.rewarded, one.scored_at), (2, 1, 1, 1.0));
     let two = row(&scores, key(2)).unwrap();
     assert_eq!((two.score, two.asked, two.scored_at), (0.05 * 0.5, 1, 1.0));
     let three = row(&scores, key(3)).unwrap();
     assert_eq!((three.score, three.asked, three.answered, three.rewarded), (0.05, 2, 2, 1));
     let order: Vec<_> = scores.table().rows.iter().map(|row| row.hotkey).collect();
     assert_eq!(order, [key(3), key(1), key(2)], "best first");
+}
+
+#[test]
+fn scores_are_as_fresh_as_the_latest_answer() {
+    let scores = folded(&[vec![(key(1), Some(0.0)), (key(2), None)], vec![(key(1), None)], vec![(key(1), None)]]);
+    let one = row(&scores, key(1)).unwrap();
+    assert_eq!(
+        (one.asked, one.answered, one.scored_at),
+        (3, 1, 1.0),
+        "an answer worth nothing is one, silence is none"
+    );
+    let two = row(&scores, key(2)).unwrap();
+    assert_eq!((two.asked, two.answered, two.scored_at), (1, 0, 0.0));
 }
 
 #[test]

@@ -40,15 +40,44 @@ fn scores_find_their_uid_by_hotkey() {
 #[test]
 fn without_evidence_nobody_is_paid() {
     let hold = config();
-    assert_eq!(vector(&[], &hold), Err(NoVector::TooFewScored { scored: 0, wanted: 2 }));
-    assert_eq!(vector(&[(key(1), 1.0), (key(99), 1.0)], &hold), Err(NoVector::TooFewScored { scored: 1, wanted: 2 }));
+    assert_eq!(vector(&[], &hold), Err(NoVector::TooFewScored { scored: 0, askable: 4, wanted: 2 }));
+    let one_and_a_stranger = vector(&[(key(1), 1.0), (key(99), 1.0)], &hold);
+    assert_eq!(one_and_a_stranger, Err(NoVector::TooFewScored { scored: 1, askable: 4, wanted: 2 }));
     assert_eq!(vector(&[(key(1), 0.0), (key(2), 0.0)], &hold), Err(NoVector::NothingEarned { scored: 2 }));
     let old = WeightsConfig { max_score_age_seconds: 59, ..config() };
     let error = vector(&[(key(1), 1.0), (key(2), 1.0)], &old).unwrap_err();
-    assert_eq!(error.to_string(), "the newest score is 60 s old, at most 59 s are allowed");
+    assert_eq!(error.to_string(), "the newest scored answer is 60 s old, at most 59 s are allowed");
     let all = WeightsConfig { min_scored: 100, ..config() };
     let four: Vec<_> = (1..5).map(|number| (key(number), 1.0)).collect();
     assert_eq!(vector(&four, &all).unwrap().len(), 4, "a small subnet has no hundred miners");
+}
+
+#[test]
+fn a_small_subnet_waits_only_for_neurons_that_may_answer() {
+    let all = WeightsConfig { min_scored: 10, ..config() };
+    let two = table(&[(key(1), 1.0), (key(2), 1.0)]);
+    let made = |change: &dyn Fn(&mut Metagraph), table: &ScoreTable| {
+        let mut small = metagraph(5, EPOCH_START);
+        small.neurons[4].axon = None;
+        change(&mut small);
+        make(&small, &OWN, table, &all, NOW).map(|made| made.entries.len())
+    };
+    let waiting = NoVector::TooFewScored { scored: 2, askable: 3, wanted: 3 };
+    assert_eq!(waiting.to_string(), "2 neurons have a scored answer; of 3 that may answer, 3 are wanted");
+    let serving = |_: &mut Metagraph| ();
+    assert_eq!(made(&serving, &two), Err(waiting.clone()), "uid 3 may answer yet");
+    assert_eq!(made(&|m| m.neurons[3].axon = None, &two), Ok(2), "it cannot be asked");
+    let validator = |m: &mut Metagraph| (m.neurons[3].validator_permit, m.neurons[3].stake) = (true, 2_000.0);
+    assert_eq!(made(&validator, &two), Ok(2), "it is not asked");
+
+    let asked = |steps: u64| {
+        let mut table = table(&[(key(1), 1.0), (key(2), 1.0), (key(3), 0.0)]);
+        (table.rows[2].asked, table.rows[2].answered) = (steps, 0);
+        table
+    };
+    assert_eq!(made(&serving, &asked(9)), Err(waiting.clone()), "being asked is no answer");
+    assert_eq!(made(&validator, &asked(9)), Err(waiting), "it is asked after all");
+    assert_eq!(made(&serving, &asked(10)), Ok(2), "it never answers");
 }
 
 #[test]
