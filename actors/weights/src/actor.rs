@@ -1,6 +1,9 @@
 //! The actor: folds settled steps, answers with scores, and looks at its duty at every new block.
 
-use std::sync::Arc;
+use std::{
+    mem::{self, Discriminant},
+    sync::Arc,
+};
 
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, MessageResult, ResponseFuture,
@@ -23,7 +26,8 @@ use crate::{
     duty::{Attempt, Wait, epochs_missed},
     recovery::{RecoverError, read_gap, recover_attempts, recover_scores},
     scores::{FoldRules, Scores},
-    submission::Submitter,
+    submission::{Submitter, Waiting},
+    vector::NoVector,
 };
 
 #[cfg(test)]
@@ -71,7 +75,8 @@ pub struct WeightsActor {
     folds_since_snapshot: u64,
     /// Taken away while a look at the duty is under way: there is at most one.
     attempts: Option<Vec<Attempt>>,
-    waiting: Option<Wait>,
+    /// The kind of reason told last.
+    waiting: Option<(Wait, Option<Discriminant<NoVector>>)>,
     submitter: Arc<Submitter>,
 }
 
@@ -175,9 +180,9 @@ impl WeightsActor {
         let seen = self.note_block();
         let scores = Arc::new(self.scores.table());
         let look = self.submitter.clone().attend(attempts, scores).into_actor(self);
-        context.spawn(look.map(move |(attempts, wait), actor, context| {
+        context.spawn(look.map(move |(attempts, waiting), actor, context| {
             actor.attempts = Some(attempts);
-            actor.note_waiting(wait);
+            actor.note_waiting(waiting);
             if actor.submitter.fresh().block != seen {
                 actor.attend(context);
             }
@@ -196,14 +201,16 @@ impl WeightsActor {
         metagraph.block
     }
 
-    fn note_waiting(&mut self, wait: Wait) {
+    /// Looked at again at every block, told when the kind of reason changes.
+    fn note_waiting(&mut self, Waiting { wait, no_vector }: Waiting) {
         self.submitter.metrics.show_waiting(wait);
-        if self.waiting.replace(wait) != Some(wait) {
-            if wait == Wait::NoVector {
-                tracing::warn!(reason = %wait, "weights wait");
-            } else {
-                tracing::info!(reason = %wait, "weights wait");
-            }
+        let kind = (wait, no_vector.as_ref().map(mem::discriminant));
+        if self.waiting.replace(kind) == Some(kind) {
+            return;
+        }
+        match no_vector {
+            Some(reason) => tracing::warn!(%reason, "no weights are set: {wait}"),
+            None => tracing::info!(reason = %wait, "weights wait"),
         }
     }
 }

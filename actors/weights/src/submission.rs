@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::{
     Metrics, Neighbours, WeightsConfig,
     duty::{Attempt, Decision, Wait, conclude, decide, holds, is_current, is_due},
-    vector,
+    vector::{self, NoVector},
 };
 
 /// Attempts remembered, latest first: more than one epoch can have and than commits can be outstanding.
@@ -48,16 +48,29 @@ enum NoAnswer {
     Unknown(String),
 }
 
+/// Why nothing more is to be done at a block.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Waiting {
+    /// The reason.
+    pub wait: Wait,
+    /// With [`Wait::NoVector`]: what is wrong with the scores.
+    pub no_vector: Option<NoVector>,
+}
+
 impl Submitter {
     /// Returns the attempts as they are now, and why nothing more is to be done at this block.
-    pub async fn attend(self: Arc<Self>, mut attempts: Vec<Attempt>, scores: Arc<ScoreTable>) -> (Vec<Attempt>, Wait) {
+    pub async fn attend(
+        self: Arc<Self>,
+        mut attempts: Vec<Attempt>,
+        scores: Arc<ScoreTable>,
+    ) -> (Vec<Attempt>, Waiting) {
         self.settle_due(&mut attempts).await;
-        let wait = match decide(&self.fresh(), &self.own, &attempts, &self.config) {
-            Decision::Wait { reason, .. } => reason,
+        let waiting = match decide(&self.fresh(), &self.own, &attempts, &self.config) {
+            Decision::Wait { reason, .. } => Waiting::from(reason),
             Decision::Set => self.set(&mut attempts, &scores).await,
         };
         attempts.truncate(ATTEMPTS_KEPT);
-        (attempts, wait)
+        (attempts, waiting)
     }
 
     pub fn fresh(&self) -> Arc<Metagraph> {
@@ -66,15 +79,11 @@ impl Submitter {
 
     // --- setting ---
 
-    async fn set(&self, attempts: &mut Vec<Attempt>, scores: &ScoreTable) -> Wait {
+    async fn set(&self, attempts: &mut Vec<Attempt>, scores: &ScoreTable) -> Waiting {
         for _ in 0..REMAKE_LIMIT {
             let intent = match self.make(scores) {
                 Ok(intent) => intent,
-                Err(reason) => {
-                    // Asked again at every block: the actor tells once that weights wait.
-                    tracing::debug!(%reason, "no weights are made");
-                    return Wait::NoVector;
-                }
+                Err(reason) => return Waiting { wait: Wait::NoVector, no_vector: Some(reason) },
             };
             let mut attempt = self.record(intent).await;
             // Recording took its time: does everybody still hold the uid we are about to pay?
@@ -86,13 +95,13 @@ impl Submitter {
             }
             attempts.insert(0, attempt);
             if is_current {
-                return Wait::Submitted;
+                return Wait::Submitted.into();
             }
         }
-        Wait::Superseded
+        Wait::Superseded.into()
     }
 
-    fn make(&self, scores: &ScoreTable) -> Result<WeightIntent, vector::NoVector> {
+    fn make(&self, scores: &ScoreTable) -> Result<WeightIntent, NoVector> {
         let metagraph = self.fresh();
         let entries =
             vector::make(&metagraph, &self.own, scores, &self.config, self.clock.unix().as_secs_f64())?.entries;
@@ -232,6 +241,12 @@ impl Submitter {
             Either::Left((Err(error), _)) => Err(NoAnswer::Unknown(error.to_string())),
             Either::Right(_) => Err(NoAnswer::Unknown(format!("no answer within {limit:?}"))),
         }
+    }
+}
+
+impl From<Wait> for Waiting {
+    fn from(wait: Wait) -> Self {
+        Self { wait, no_vector: None }
     }
 }
 

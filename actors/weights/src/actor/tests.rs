@@ -1,4 +1,4 @@
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, io, rc::Rc, sync::Mutex, time::Duration};
 
 use openvalidators_messages::{
     IntentId, Sequence, Uid,
@@ -288,6 +288,34 @@ impl Bench {
     }
 }
 
+/// What this thread warns of, for its `reason`.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<u8>>>);
+
+impl Told {
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let told = self.clone();
+        let listener = tracing_subscriber::fmt().json().with_max_level(tracing::Level::WARN);
+        tracing::subscriber::set_default(listener.with_writer(move || told.clone()).finish())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let bytes = self.0.lock().unwrap().clone();
+        let lines = serde_json::Deserializer::from_slice(&bytes).into_iter::<serde_json::Value>();
+        lines.filter_map(|line| line.unwrap()["fields"]["reason"].as_str().map(str::to_owned)).collect()
+    }
+}
+
+impl io::Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Until everything on this thread waits for something.
 async fn rest() {
     for _ in 0..200 {
@@ -472,6 +500,27 @@ async fn without_evidence_the_epoch_is_missed_and_counted() {
     assert!(bench.taken().is_empty());
     assert_eq!(life.metrics.waiting.with_label_values(&["too_early"]).get(), 1);
     assert_eq!(life.metrics.epochs_missed.get(), 3);
+}
+
+#[actix::test]
+async fn why_weights_are_withheld_is_told_once_with_the_numbers() {
+    let told = Told::default();
+    let _guard = told.listen();
+    let bench = Bench::new();
+    bench.world.borrow_mut().steps.clear();
+    let life = bench.start().await;
+    bench.run(TEMPO / 2 + 30).await;
+    let few = "0 neurons have a scored answer; of 3 that may answer, 2 are wanted";
+    assert_eq!(told.warnings(), [few], "seven blocks, one warning");
+
+    // Another kind of reason is news; other numbers are not.
+    for step in [&[(key(1), Some(0.0))][..], &[(key(2), Some(0.0))], &[(key(3), Some(0.0))]] {
+        life.mailboxes.apply.call(bench.append(UNIX_SECONDS, step)).await.unwrap().unwrap();
+        bench.run(10).await;
+    }
+    let nothing = "none of 2 neurons with a scored answer has a score above 0";
+    assert_eq!(told.warnings(), [few, nothing]);
+    assert!(bench.taken().is_empty());
 }
 
 // === Scores ===
