@@ -22,6 +22,13 @@ pub struct Attempt {
     pub saved: bool,
 }
 
+/// What became of an intent of a chain that is not followed any more, as a local chain that was made anew.
+pub(crate) const OTHER_CHAIN: &str = "made for a chain that is no longer there";
+
+/// A node may show a head so many blocks behind that of the node an intent was made from (12 s each: a minute). Were one
+/// further behind, the chain's rate limit still refused the second weights of an epoch.
+const HEAD_LAG_BLOCKS: u64 = 5;
+
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -82,6 +89,11 @@ pub fn decide(metagraph: &Metagraph, own: &Hotkey, attempts: &[Attempt], config:
     if let Some(open) = attempts.iter().find(|attempt| attempt.settlement == Settlement::Open) {
         return wait(Wait::Unsettled, Some(lifetime_end(&open.intent, config)));
     }
+    if let Some(ahead) = attempts.iter().find(|attempt| attempt.intent.block > metagraph.block && !is_disowned(attempt))
+    {
+        // A node behind the one before: it does not know yet what became of this one.
+        return wait(Wait::Unsettled, Some(ahead.intent.block.0));
+    }
     if config.disable_set_weights {
         return wait(Wait::Disabled, None);
     }
@@ -132,6 +144,13 @@ pub fn epochs_missed(metagraph: &Metagraph, own: &Hotkey) -> u64 {
 }
 
 // === Settling ===
+
+/// Whether an attempt was made for another chain than the one followed now: its block lies after the head, further than a node
+/// falls behind. Epochs and blocks of two chains must not be compared, so it has to be settled before anything is decided.
+#[must_use]
+pub fn is_of_another_chain(attempt: &Attempt, metagraph: &Metagraph) -> bool {
+    attempt.intent.block.0 > metagraph.block.0 + HEAD_LAG_BLOCKS && !is_disowned(attempt)
+}
 
 /// Whether the chain must be asked what became of an attempt: at once for one whose submission is unknown, from its reveal
 /// epoch on for a commit.
@@ -228,8 +247,12 @@ fn succeeded_in(attempt: &Attempt, metagraph: &Metagraph) -> bool {
 }
 
 fn failed_in(attempt: &Attempt, metagraph: &Metagraph) -> Option<u64> {
-    let failed = matches!(attempt.settlement, Settlement::Failed { .. });
+    let failed = matches!(attempt.settlement, Settlement::Failed { .. }) && !is_disowned(attempt);
     (failed && attempt.intent.epoch_index == metagraph.epoch_index).then_some(attempt.intent.block.0)
+}
+
+fn is_disowned(attempt: &Attempt) -> bool {
+    matches!(&attempt.settlement, Settlement::Failed { reason } if reason == OTHER_CHAIN)
 }
 
 fn lifetime_end(intent: &WeightIntent, config: &WeightsConfig) -> u64 {

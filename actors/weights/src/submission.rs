@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     Metrics, Neighbours, WeightsConfig,
-    duty::{Attempt, Decision, Wait, conclude, decide, holds, is_current, is_due},
+    duty::{Attempt, Decision, OTHER_CHAIN, Wait, conclude, decide, holds, is_current, is_due, is_of_another_chain},
     vector::{self, NoVector},
 };
 
@@ -158,6 +158,7 @@ impl Submitter {
 
     async fn settle_due(&self, attempts: &mut [Attempt]) {
         let metagraph = self.fresh();
+        disown(attempts, &metagraph);
         if attempts.iter().any(|attempt| is_due(attempt, &metagraph))
             && let Some(row) = self.read_row(&metagraph).await
         {
@@ -241,6 +242,19 @@ impl Submitter {
             Either::Left((Err(error), _)) => Err(NoAnswer::Unknown(error.to_string())),
             Either::Right(_) => Err(NoAnswer::Unknown(format!("no answer within {limit:?}"))),
         }
+    }
+}
+
+/// Ends what was made for another chain, whatever became of it there: it says nothing about this one. Saved with the others.
+fn disown(attempts: &mut [Attempt], metagraph: &Metagraph) {
+    let mut disowned = 0;
+    for attempt in attempts.iter_mut().filter(|attempt| is_of_another_chain(attempt, metagraph)) {
+        attempt.settlement = Settlement::Failed { reason: OTHER_CHAIN.to_owned() };
+        attempt.saved = false;
+        disowned += 1;
+    }
+    if disowned > 0 {
+        tracing::warn!(intents = disowned, head = %metagraph.block, "weights of the ledger were {OTHER_CHAIN}");
     }
 }
 

@@ -2,14 +2,17 @@ use std::{cell::RefCell, io, rc::Rc, sync::Mutex, time::Duration};
 
 use openvalidators_messages::{
     IntentId, Sequence, Uid,
-    ledger::{LedgerError, Settlement, StoredIntent, StoredStep},
+    ledger::{LedgerError, Settlement, StoredIntent, StoredStep, WeightIntent},
     subtensor::{ChainError, Submission},
 };
 use openvalidators_runtime::{DrivenClock, testing::recording_mailbox};
 use tokio::task::AbortHandle;
 
 use super::*;
-use crate::fixtures::{OWN, TEMPO, key, metagraph, step};
+use crate::{
+    duty::OTHER_CHAIN,
+    fixtures::{OWN, TEMPO, key, metagraph, step},
+};
 
 /// The neighbours and the chain, as far as weights can see them. It outlives the actor.
 struct World {
@@ -462,6 +465,31 @@ async fn a_commit_that_is_never_revealed_has_failed_and_the_next_epoch_tries_aga
     let settlements = bench.world.borrow().settlements();
     assert!(matches!(settlements[1], Settlement::Failed { .. }), "{settlements:?}");
     assert!(confirmed(&settlements[2]), "{settlements:?}");
+}
+
+#[actix::test]
+async fn intents_of_a_chain_that_is_gone_do_not_hold_up_the_new_one() {
+    let bench = Bench::new();
+    // Weights were set, then submitted without an answer; both under the number of the epoch that the new chain is in.
+    let intent = |block| WeightIntent {
+        block: Block(block),
+        epoch_index: START / TEMPO,
+        after_step: Sequence(1),
+        uids: vec![Uid(1)],
+        hotkeys: vec![key(1)],
+        weights: vec![65_535],
+        version_key: 0,
+    };
+    let stored = |id, block, settlement| StoredIntent { id: IntentId(id), intent: intent(block), settlement };
+    bench.world.borrow_mut().intents =
+        vec![stored(1, 100_000, Settlement::Confirmed { block: Block(100_001) }), stored(2, 100_360, Settlement::Open)];
+    let life = bench.start().await;
+    let gone = Settlement::Failed { reason: OTHER_CHAIN.into() };
+    assert_eq!(bench.world.borrow().settlements(), [gone.clone(), gone], "at the first look");
+    bench.run(TEMPO - 5).await;
+    assert_eq!(bench.taken().len(), 1, "the epoch has its weights");
+    assert!(confirmed(&bench.world.borrow().settlements()[2]));
+    assert_eq!(life.metrics.intents.with_label_values(&["failed"]).get(), 0);
 }
 
 #[actix::test]

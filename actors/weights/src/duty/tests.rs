@@ -98,6 +98,24 @@ fn nothing_is_submitted_while_the_fate_of_an_intent_is_unknown() {
 }
 
 #[test]
+fn an_intent_after_the_head_is_of_another_chain_or_of_a_node_ahead() {
+    let now = metagraph(4, MOMENT);
+    let ends =
+        [Settlement::Open, Settlement::Confirmed { block: Block(MOMENT) }, Settlement::Failed { reason: "x".into() }];
+    for settlement in ends {
+        let is_foreign = |ahead: u64| is_of_another_chain(&attempt(MOMENT + ahead, settlement.clone()), &now);
+        assert_eq!([0, HEAD_LAG_BLOCKS, HEAD_LAG_BLOCKS + 1, 100_000].map(is_foreign), [false, false, true, true]);
+        let ahead = attempt(MOMENT + 1, settlement);
+        assert!(matches!(at(MOMENT, &[ahead], |_| ()), Decision::Wait { reason: Wait::Unsettled, until: Some(_) }));
+    }
+    let disowned = attempt(MOMENT + 100, Settlement::Failed { reason: OTHER_CHAIN.into() });
+    assert!(!is_of_another_chain(&disowned, &now), "once is enough");
+    let thrice = [disowned.clone(), disowned.clone(), disowned];
+    assert_eq!(at(MOMENT, &thrice, |_| ()), Decision::Set, "nor is it an attempt of this epoch");
+    assert_eq!(at(MOMENT + 101, &thrice, |_| ()), Decision::Set, "not even when the head has come there");
+}
+
+#[test]
 fn a_refusal_is_tried_again_but_not_for_ever() {
     assert_eq!(at(MOMENT + 9, &[failed(MOMENT)], |_| ()), wait(Wait::RetryLater, Some(MOMENT + 10)));
     assert_eq!(at(MOMENT + 10, &[failed(MOMENT)], |_| ()), Decision::Set);
