@@ -27,6 +27,7 @@ pub mod admission;
 pub mod blacklist;
 pub mod combination;
 mod config;
+pub mod constant;
 pub mod diversity;
 pub mod dpo;
 pub mod fold;

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::{
     blacklist::{self, Blacklist},
     config::Config,
+    constant::{self, Constant},
     diversity::{self, Diversity},
     dpo::{self, Dpo},
     function::{Filter, Filtered, RewardFunction},
@@ -18,7 +19,11 @@ type MakeFilter = fn(&Config) -> Box<dyn Filter>;
 type IsEnabled = fn(&Config) -> bool;
 
 /// Every reward function, by its column.
-const REWARDS: &[(&str, MakeReward)] = &[(dpo::NAME, |c| Box::new(Dpo::new(&c.dpo, c.compat)))];
+const REWARDS: &[(&str, MakeReward)] = &[
+    (dpo::NAME, |c| Box::new(Dpo::new(&c.dpo, c.compat))),
+    // The control of comparisons: no weight, unless an operator gives it one.
+    (constant::NAME, |_| Box::new(Constant)),
+];
 
 /// Every filter, by its column, in the order of the reference.
 const FILTERS: &[(&str, MakeFilter, IsEnabled)] = &[
@@ -74,7 +79,8 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_what_is_built() {
-        let config = Config::default();
+        let weights = reward_names().map(|name| (name.to_owned(), 0.5)).collect();
+        let config = Config { weights, ..Config::default() };
         assert!(filters(&config).iter().map(|filter| filter.name()).eq(filter_names()));
         assert!(rewards(&config).iter().map(|reward| reward.name()).eq(reward_names()));
     }
