@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod decides;
 mod program;
 mod resume;
 mod run;

@@ -30,6 +30,9 @@ const PRAISE: [&str; 8] =
     ["important", "excellent", "insightful", "comprehensive", "detailed", "relevant", "helpful", "accurate"];
 /// Different key words a spammer takes from a prompt.
 const KEYWORDS: usize = 12;
+/// How long a copycat waits for what it copies, above what the copied needs.
+const COPY_DELAY: Duration = Duration::from_millis(300);
+
 /// How many words a spammer writes.
 const SPAM_WORDS: usize = 60;
 
@@ -95,7 +98,11 @@ impl Behaviour {
             // Served by `garbage.rs`; here is nothing as bad.
             MinerKind::Garbage => Reply::HangUp,
         };
-        let after = if self.kind == MinerKind::Slow { self.delay(prompt) } else { Duration::ZERO };
+        let after = match self.kind {
+            MinerKind::Slow => self.delay(prompt),
+            MinerKind::Copycat => COPY_DELAY,
+            _ => Duration::ZERO,
+        };
         Planned { after, reply }
     }
 

@@ -21,13 +21,15 @@ pub const NAME: &str = "diversity_reward_model";
 pub struct Diversity {
     model: ModelName,
     bottom_k: usize,
-    empty_texts_count: bool,
+    batch_midpoint: f32,
+    as_reference: bool,
 }
 
-/// How near the next completion of the step may be: distance 0.07 → 0.23, 0.1 → 0.5, 0.2 → 0.98.
+/// How near the next completion of the step may be: 0.02 for a repeat, 0.5 at `midpoint`, 0.98 at twice that. With a
+/// midpoint of 0.1 it is the reference's.
 #[must_use]
-pub fn batch_factor(distance: f32) -> f32 {
-    logistic(40.0 * distance - 4.0)
+pub fn batch_factor(distance: f32, midpoint: f32) -> f32 {
+    logistic(4.0 * (distance / midpoint - 1.0))
 }
 
 /// How near the history may be: a step around distance 0.05, 0.01 wide.
@@ -39,14 +41,19 @@ pub fn history_factor(distance: f32) -> f32 {
 /// The factor within a step of each unit row: from the distance to its `k`-th nearest, itself being the first. A row
 /// without so many neighbours repeats nobody and gets 1. (With `k` = 2 the reference fails on a lone completion, and
 /// the validator ends.)
+///
+/// Only neighbours that had `arrived` (in seconds, by our own clock) no later count: who copies has to wait for what it
+/// copies. The reference compares with all, so that being copied costs as much as copying; equal times do that.
 #[must_use]
-pub fn batch_factors(rows: &[Option<Vec<f32>>], k: usize) -> Vec<Option<f32>> {
-    let factor = |row: &Vec<f32>| {
+pub fn batch_factors(rows: &[Option<Vec<f32>>], arrived: &[f64], k: usize, midpoint: f32) -> Vec<Option<f32>> {
+    let factor = |(row, since): (&Option<Vec<f32>>, &f64)| {
+        let row = row.as_ref()?;
         let mut nearest = Smallest::new(k);
-        rows.iter().flatten().for_each(|other| nearest.offer(distance(row, other)));
-        nearest.kth().map_or(1.0, batch_factor)
+        let earlier = rows.iter().zip(arrived).filter(|(_, other)| *other <= since);
+        earlier.filter_map(|(other, _)| other.as_ref()).for_each(|other| nearest.offer(distance(row, other)));
+        Some(nearest.kth().map_or(1.0, |distance| batch_factor(distance, midpoint)))
     };
-    rows.iter().map(|row| row.as_ref().map(factor)).collect()
+    rows.iter().zip(arrived).map(factor).collect()
 }
 
 fn logistic(x: f32) -> f32 {
@@ -59,8 +66,8 @@ impl Diversity {
     /// As configured.
     #[must_use]
     pub fn new(config: &DiversityConfig, compat: Compat) -> Self {
-        let DiversityConfig { model, bottom_k, .. } = config.clone();
-        Self { model, bottom_k, empty_texts_count: compat.diversity_reference }
+        let DiversityConfig { model, bottom_k, batch_midpoint, .. } = config.clone();
+        Self { model, bottom_k, batch_midpoint, as_reference: compat.diversity_reference }
     }
 }
 
@@ -77,10 +84,12 @@ impl Filter for Diversity {
     /// Empty texts say nothing: they get 0, are no neighbours to anyone, and are not remembered.
     async fn filter(&self, step: &Step) -> Result<Filtered, AskError> {
         let embedded = step.embedded(&self.model).await?;
-        let silent: Vec<bool> = step.texts.iter().map(|text| text.is_empty() && !self.empty_texts_count).collect();
+        let silent: Vec<bool> = step.texts.iter().map(|text| text.is_empty() && !self.as_reference).collect();
         let heard = |(row, silent): (&Option<Vec<f32>>, &bool)| row.clone().filter(|_| !silent);
         let rows: Vec<_> = embedded.texts.iter().zip(&silent).map(heard).collect();
-        let factors = batch_factors(&rows, self.bottom_k);
+        let at_once = vec![0.0; rows.len()];
+        let arrived = if self.as_reference { &at_once } else { &step.arrived };
+        let factors = batch_factors(&rows, arrived, self.bottom_k, self.batch_midpoint);
         let factors = factors.into_iter().zip(&silent).map(|(factor, &silent)| if silent { Some(0.0) } else { factor });
         let factors = factors.collect();
         let memory = Memory { model: self.model.clone(), width: embedded.width, rows };

@@ -38,6 +38,8 @@ pub struct Step {
     pub texts: Vec<Arc<str>>,
     /// For each text, the index of its completion.
     pub places: Vec<usize>,
+    /// For each text, the seconds after which it was here, by our own clock.
+    pub arrived: Vec<f64>,
     /// Completions in the step, failed ones included.
     pub completions: usize,
     /// Successful completions that were not admitted.
@@ -93,12 +95,13 @@ impl Step {
     /// Admits the texts of a step.
     #[must_use]
     pub fn new(score: &Score, completion_limit_characters: usize, inference: Inference) -> Self {
-        let (mut texts, mut places, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut texts, mut places, mut arrived, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (place, completion) in score.completions.iter().enumerate().filter(|(_, c)| c.is_success()) {
             match admit(&completion.text, completion_limit_characters) {
                 Ok(text) => {
                     texts.push(text.into());
                     places.push(place);
+                    arrived.push(completion.elapsed_seconds);
                 }
                 Err(too_long) => refused.push(too_long),
             }
@@ -110,6 +113,7 @@ impl Step {
             used: Arc::clone(&score.used),
             texts,
             places,
+            arrived,
             completions: score.completions.len(),
             refused,
             inference,

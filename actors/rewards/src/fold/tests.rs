@@ -93,7 +93,7 @@ fn diversity_step(rows: &[Vec<f32>]) -> StepRecord {
         Embeddings { model: "mpnet".into(), width: 48, completions: (0..rows.len()).collect(), rows: rows.concat() };
     let raw = RawScores {
         rewards: vec![column("dpo_reward_model", vec![Some(1.0); rows.len()])],
-        filters: vec![column("diversity_reward_model", batch_factors(&heard, 2))],
+        filters: vec![column("diversity_reward_model", batch_factors(&heard, &vec![0.0; rows.len()], 2, 0.1))],
         embeddings: Some(embeddings),
     };
     record(&vec![true; rows.len()], raw)

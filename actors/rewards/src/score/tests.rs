@@ -1,7 +1,7 @@
 use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc};
 
 use openvalidators_messages::{
-    Completion,
+    Completion, Scoring, Sequence, StepRecord,
     inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling},
     rewards::Score,
 };
@@ -9,8 +9,9 @@ use openvalidators_runtime::testing::{Recording, recording_mailbox};
 
 use super::*;
 use crate::{
+    fold::{Rules, State},
     parity::{golden, numbers, rows, texts},
-    samples::{completion, score},
+    samples::{completion, record, score},
 };
 
 // === neighbours ===
@@ -77,6 +78,7 @@ fn reference() -> Config {
     config.compat.blacklist_exact = true;
     config.compat.task_validator_substring = true;
     config.compat.diversity_reference = true;
+    config.diversity.batch_midpoint = 0.1;
     config
 }
 
@@ -304,4 +306,44 @@ async fn a_failed_request_is_not_remembered() {
     assert!(step.embedded(&model).await.is_ok());
     assert!(step.embedded(&model).await.is_ok());
     assert_eq!(attempts.get(), 2);
+}
+
+#[actix::test]
+async fn the_control_pays_everybody_alike_and_asks_no_model() {
+    let weights = [("constant_reward_model".to_owned(), 1.0)].into();
+    let mut config = Config { weights, ..Config::default() };
+    config.relevance.enabled = false;
+    config.diversity.enabled = false;
+    config.blacklist.enabled = false;
+    config.task_validator.enabled = false;
+    assert_eq!(config.check(), Ok(()));
+    let neighbours = neighbours(any_row, |_| Some(-1.0));
+    let mut completions = answered(&["An answer.".to_owned(), String::new(), "An answer.".to_owned()]);
+    completions.push(completion("lost", false));
+    let record = record(&[true, true, true, false], RawScores::default());
+    let sheet = scored(&config, &neighbours.inference, &score("augment", "prompt", "base", &[], completions)).await;
+    let mut state = State::default();
+    let raw = sheet.unwrap().raw;
+    let outcome =
+        state.fold(&Rules::new(&config), Sequence(1), &StepRecord { scoring: Scoring::Scored(raw), ..record });
+    let rewards: Vec<f32> = outcome.scored().unwrap().rewards.iter().map(|reward| reward.get()).collect();
+    assert_eq!(rewards, [0.5, 0.5, 0.5, 0.0]);
+    assert!(neighbours.embeds.messages().is_empty() && neighbours.log_probs.messages().is_empty());
+}
+
+#[actix::test]
+async fn the_copy_loses_and_the_copied_does_not() {
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    let mut completions = answered(&["A copy.".to_owned(), "A copy.".to_owned(), "zzzz another thing".to_owned()]);
+    completions[1].elapsed_seconds = 0.5;
+    let score = score("augment", "prompt", "base", &[], completions);
+    let factors = |config: Config| {
+        let inference = neighbours.inference.clone();
+        let score = &score;
+        async move { values(&scored(&config, &inference, score).await.unwrap(), "diversity_reward_model").to_vec() }
+    };
+    let ours = factors(Config::default()).await;
+    assert!(ours[0].unwrap() < 0.02 && ours[1] == Some(1.0), "{ours:?}");
+    let theirs = factors(reference()).await;
+    assert!(theirs[0].unwrap() < 0.02 && theirs[1] == theirs[0], "{theirs:?}");
 }
