@@ -2,8 +2,8 @@
 //! (`serialize=True`), so that what reads those files reads these.
 //!
 //! Kept: the keys of `record` and their order, the reference's event keys in the reference's order, Python's `, ` and
-//! `: `, rewards widened from f32. Different: strict JSON (`null` where the reference writes a bare `NaN`), and more keys
-//! after `best`. The line is a function of the step and of [`Origin`] alone.
+//! `: `, rewards widened from f32. Different: strict JSON (`null` where the reference writes a bare `NaN`), escapes for
+//! what could deceive a terminal, and more keys after `best`. The line is a function of the step and of [`Origin`] alone.
 
 use std::{io, time::Duration};
 
@@ -277,6 +277,28 @@ impl serde_json::ser::Formatter for PythonSpacing {
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         writer.write_all(b": ")
     }
+
+    /// JSON escapes what would end a line; this escapes, too, what would move a terminal's cursor or turn its text
+    /// around.
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, char)) = rest.char_indices().find(|(_, char)| deceives_terminals(*char)) {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            write!(writer, "\\u{:04x}", u32::from(char))?;
+            rest = &rest[at + char.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// Control characters, line and paragraph separators, and the characters of Unicode's property `Bidi_Control`; all of
+/// them below U+10000, so that one `\u` escape holds each.
+fn deceives_terminals(char: char) -> bool {
+    char.is_control()
+        || matches!(
+            char,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 #[cfg(test)]

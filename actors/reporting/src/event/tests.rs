@@ -186,6 +186,26 @@ fn a_step_without_a_possible_time_is_an_error() {
     assert!(error.contains("step 0.1"), "{error}");
 }
 
+#[test]
+fn what_could_deceive_a_terminal_is_escaped_and_parses_to_the_same_text() {
+    let deceiving = ('\u{7f}'..='\u{9f}')
+        .chain(['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'])
+        .chain('\u{202a}'..='\u{202e}')
+        .chain('\u{2066}'..='\u{2069}');
+    let text: String = deceiving.clone().flat_map(|char| [char, 'é', char, char]).collect();
+    let mut stored = step(1);
+    let record = Arc::make_mut(&mut stored.record);
+    (record.prompt, record.completions[0].text) = (format!("x\u{9b}31m\n{text}"), text.clone());
+    let line = line(&stored, true);
+    for char in deceiving {
+        assert!(!line.contains(char), "{char:?}");
+        assert!(line.contains(&format!("\\u{:04x}", u32::from(char))), "{char:?}");
+    }
+    assert!(line.contains(r"x\u009b31m\n\u007fé\u007f"), "{line}");
+    assert_eq!(extra(&line)["prompt"], format!("x\u{9b}31m\n{text}"));
+    assert_eq!(extra(&line)["completions"][0], text);
+}
+
 proptest! {
     /// Whatever miners and sources send, a line is one line, strict JSON, and says what they sent.
     #[test]
