@@ -16,6 +16,9 @@ use crate::{
     step::{Inference, Step},
 };
 
+/// Why a step without a single successful completion has no scores.
+const NOBODY_ANSWERED: &str = "nobody answered";
+
 /// The configured reward functions and filters.
 pub struct Scorer {
     rewards: Vec<Box<dyn RewardFunction>>,
@@ -45,8 +48,12 @@ impl Scorer {
     /// The raw scores of a step. Without any text to score no model is asked.
     ///
     /// # Errors
-    /// When one model cannot say what it thinks: then the step is unscored as a whole, for zeros would be a judgement.
+    /// When one model cannot say what it thinks, or no completion succeeded: then the step is unscored as a whole, for
+    /// zeros would be a judgement. A step nobody answered says more about our network than about so many miners.
     pub async fn score(&self, step: &Step) -> Result<ScoreSheet, Unscored> {
+        if step.texts.is_empty() && step.refused.is_empty() {
+            return Err(Unscored { reason: NOBODY_ANSWERED.to_owned() });
+        }
         if step.texts.is_empty() {
             let empty = |name: &str| Column { name: name.to_owned(), values: vec![None; step.completions] };
             let rewards = self.rewards.iter().map(|function| empty(function.name())).collect();

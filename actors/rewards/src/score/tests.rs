@@ -237,6 +237,21 @@ async fn what_failed_or_is_too_long_reaches_no_model() {
 }
 
 #[actix::test]
+async fn a_step_nobody_answered_is_unscored() {
+    let neighbours = neighbours(any_row, |_| Some(-2.0));
+    for completions in [vec![completion("late", false), completion("", false)], Vec::new()] {
+        let ask = score("augment", "p", "b", &[], completions);
+        let unscored = scored(&Config::default(), &neighbours.inference, &ask).await.unwrap_err();
+        assert_eq!(unscored.reason, "nobody answered");
+    }
+    assert!(neighbours.embeds.is_empty() && neighbours.log_probs.is_empty());
+    // An answer of nothing is an answer: its miner, and those who gave none, are judged.
+    let ask = score("augment", "p", "b", &[], vec![completion("", true), completion("late", false)]);
+    let sheet = scored(&Config::default(), &neighbours.inference, &ask).await.unwrap();
+    assert_eq!(values(&sheet, "dpo_reward_model"), [Some(-11.0), None]);
+}
+
+#[actix::test]
 async fn what_is_not_finite_is_no_number() {
     let nowhere = |text: &str| if text == "nowhere" { vec![f32::NAN; 2] } else { vec![1.0, 0.5] };
     let log_prob = |text: &str| if text == "nowhere" { Some(f32::NEG_INFINITY) } else { None };
