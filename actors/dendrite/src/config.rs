@@ -21,6 +21,9 @@ pub struct Config {
     pub connect_timeout_seconds: f64,
     /// Largest completion body taken; a miner that sends more has not answered.
     pub max_body_bytes: usize,
+    /// Longest completion kept; a longer one is as good as none. Every completion goes into the ledger and the event log,
+    /// so no more is kept than rewards will look at (`rewards.completion_limit_characters`).
+    pub max_completion_characters: usize,
     /// Largest head of a reply, at least [`Config::MIN_HEAD_BYTES`].
     pub max_head_bytes: usize,
     /// Most headers of a reply.
@@ -75,6 +78,7 @@ impl Config {
         }
         let sizes = [
             ("max_body_bytes", self.max_body_bytes, 1_024),
+            ("max_completion_characters", self.max_completion_characters, 1),
             ("max_head_bytes", self.max_head_bytes, Self::MIN_HEAD_BYTES),
             // An SDK's reply has about 25.
             ("max_headers", self.max_headers, 32),
@@ -103,6 +107,7 @@ impl Default for Config {
             allow_private_addresses: false,
             connect_timeout_seconds: 4.0,
             max_body_bytes: 256 * 1_024,
+            max_completion_characters: 8_000,
             max_head_bytes: 16 * 1_024,
             max_headers: 64,
             pool_idle_seconds: 30.0,
@@ -125,6 +130,8 @@ mod tests {
         assert!(
             error(Config { connect_timeout_seconds: 0.0, ..Config::default() }).contains("connect_timeout_seconds")
         );
+        let nothing = Config { max_completion_characters: 0, ..Config::default() };
+        assert!(error(nothing).contains("`max_completion_characters` is 0"));
         assert!(error(Config { max_head_bytes: 10, ..Config::default() }).contains("at least 8192"));
         assert!(serde_json::from_str::<Config>(r#"{"max_body_byte": 1}"#).is_err());
     }

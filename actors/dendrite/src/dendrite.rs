@@ -143,7 +143,7 @@ impl Inner {
             let body = prompting.body(&dendrite, &axon);
             self.metrics.sent_bytes.inc_by(body.len() as u64);
             let ending: Ending = match self.client.exchange(to, prompting.headers(&dendrite, &axon), body).await {
-                Ok(received) => received.into(),
+                Ok(received) => Ending::from(received).limited(self.config.max_completion_characters),
                 Err(failure) => failure.into(),
             };
             if tried_afresh || !ending.asks_for_fresh_uuid() {

@@ -91,6 +91,16 @@ impl Ending {
         Self::new(outcome, 422, &format!("Failed to parse response: {what}"))
     }
 
+    /// Keeps no completion of more than `limit` characters: nothing of it would earn anything, and a cut one is not what
+    /// the miner said.
+    pub(crate) fn limited(self, limit: usize) -> Self {
+        let found = self.text.chars().count();
+        if found <= limit {
+            return self;
+        }
+        Self::unparsed(QueryOutcome::TooLarge, &format!("the completion has {found} characters, more than {limit}"))
+    }
+
     /// Whether the axon has seen this uuid with a greater nonce: a fresh uuid will do.
     pub(crate) fn asks_for_fresh_uuid(&self) -> bool {
         self.status_code == 401 && self.status_message.contains("Nonce is too old, a newer one")

@@ -41,7 +41,7 @@ pub enum QueryOutcome {
     Failed,
     /// The axon tried to send us elsewhere: 3xx, never followed.
     Redirected,
-    /// The body passed the byte limit.
+    /// The body passed the byte limit, or its completion the limit of characters.
     TooLarge,
     /// The bytes were no HTTP, or the headers passed their limits.
     BadProtocol,

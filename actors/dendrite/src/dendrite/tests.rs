@@ -131,6 +131,18 @@ async fn every_bad_miner_ends_as_it_should_and_harms_nobody() {
     assert!((SECOND..SECOND * 2).contains(&elapsed), "ended after {elapsed:?}");
 }
 
+/// Characters, not bytes: a script of three bytes a character has as much to say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_completion_longer_than_what_is_scored_is_not_kept() {
+    let fits = serve(replying(|| Reply::Completion("語".repeat(8_000)))).await;
+    let longer = serve(replying(|| Reply::Completion("語".repeat(8_001)))).await;
+    let completions = ask(&[fits.address(), longer.address()], SECOND * 20).await;
+    assert_eq!((completions[0].outcome, completions[0].text.chars().count()), (Answered, 8_000));
+    assert_eq!((completions[1].outcome, completions[1].status_code, &*completions[1].text), (TooLarge, 422, ""));
+    let words = &completions[1].status_message;
+    assert!(words.contains("the completion has 8001 characters, more than 8000"), "{words}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redirects_are_not_followed() {
     let visits = Arc::new(AtomicUsize::new(0));
