@@ -1,6 +1,6 @@
-use actix::{Actor, Addr, Context, Handler, ResponseFuture};
-use openvalidators_messages::{Completion, dendrite::Query};
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop};
+use actix::{Actor, Addr, Context, Handler, Message};
+use openvalidators_messages::dendrite::Query;
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop, WhileAwaited};
 use prometheus::Registry;
 use tracing::Instrument;
 
@@ -50,19 +50,16 @@ impl Actor for DendriteActor {
     type Context = Context<Self>;
 }
 
-/// Steps run concurrently, on purpose: each mostly waits. The inbox's places bound them.
+/// Steps run concurrently, on purpose: each mostly waits. The inbox's places bound them. A caller that gives up, as at
+/// shutdown, ends its requests.
 impl Handler<Envelope<Query>> for DendriteActor {
-    type Result = ResponseFuture<Vec<Completion>>;
+    type Result = WhileAwaited<<Query as Message>::Result>;
 
     fn handle(&mut self, envelope: Envelope<Query>, _: &mut Self::Context) -> Self::Result {
         let span = envelope.span().clone();
         let (query, place) = envelope.open();
         let dendrite = self.dendrite.clone();
-        let ask = async move {
-            let _place = place;
-            dendrite.query(query).await
-        };
-        Box::pin(ask.instrument(span))
+        WhileAwaited::new(place, async move { dendrite.query(query).await }.instrument(span))
     }
 }
 
@@ -86,6 +83,26 @@ mod tests {
         axon::{AxonRequest, Reply},
         testing::{alice, local, query, serve},
     };
+
+    #[actix::test]
+    async fn a_query_whose_caller_gives_up_ends_at_once() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let mailboxes = Mailboxes::new(1, &registry).unwrap();
+        let workers = tokio::runtime::Handle::current();
+        let dendrite = Dendrite::new(alice(), local(), SystemClock::shared(), metrics.clone(), workers).unwrap();
+        mailboxes.attach(&DendriteActor::new(dendrite).start());
+        let axon = serve(|_: AxonRequest| async { Reply::Never }).await;
+        let (mailbox, asked) = (mailboxes.query.clone(), query(&[axon.address()], Duration::from_secs(600)));
+        let calling = actix::spawn(async move { mailbox.call(asked).await });
+        while metrics.in_flight.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        calling.abort();
+        while metrics.in_flight.get() > 0 || mailboxes.inbox.health().depth > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 
     #[actix::test]
     async fn queries_through_the_mailbox_run_on_the_workers() {

@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use actix::{
-    Actor, Addr, Context, Handler, Message,
-    dev::{MessageResponse, OneshotSender},
-};
-use futures::{FutureExt, future::BoxFuture};
+use actix::{Actor, Addr, Context, Handler, Message};
 use openvalidators_messages::inference::{Embed, LogProb, Models};
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop, WhileAwaited};
 use prometheus::Registry;
 
 use crate::engine::Engine;
@@ -30,10 +26,6 @@ pub struct Mailboxes {
 pub struct InferenceActor {
     engine: Arc<dyn Engine>,
 }
-
-/// An answer that is worked at only while someone waits for it: when the caller goes, the work is dropped, wherever it
-/// is. actix alone would finish it for nobody.
-pub struct WhileAwaited<T>(BoxFuture<'static, T>);
 
 // === impl Mailboxes ===
 
@@ -81,7 +73,7 @@ impl Handler<Envelope<Embed>> for InferenceActor {
 
     fn handle(&mut self, envelope: Envelope<Embed>, _: &mut Self::Context) -> Self::Result {
         let (engine, (request, place)) = (self.engine.clone(), envelope.open());
-        WhileAwaited(async move { (engine.embed(request).await, place).0 }.boxed())
+        WhileAwaited::new(place, async move { engine.embed(request).await })
     }
 }
 
@@ -90,7 +82,7 @@ impl Handler<Envelope<LogProb>> for InferenceActor {
 
     fn handle(&mut self, envelope: Envelope<LogProb>, _: &mut Self::Context) -> Self::Result {
         let (engine, (request, place)) = (self.engine.clone(), envelope.open());
-        WhileAwaited(async move { (engine.log_prob(request).await, place).0 }.boxed())
+        WhileAwaited::new(place, async move { engine.log_prob(request).await })
     }
 }
 
@@ -99,26 +91,7 @@ impl Handler<Envelope<Models>> for InferenceActor {
 
     fn handle(&mut self, envelope: Envelope<Models>, _: &mut Self::Context) -> Self::Result {
         let (engine, (_, place)) = (self.engine.clone(), envelope.open());
-        WhileAwaited(async move { (engine.models().await, place).0 }.boxed())
-    }
-}
-
-// === impl WhileAwaited ===
-
-impl<A, M> MessageResponse<A, M> for WhileAwaited<M::Result>
-where
-    A: Actor,
-    M: Message,
-    M::Result: Send,
-{
-    fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<M::Result>>) {
-        let Some(mut reply) = reply else { return };
-        actix::spawn(async move {
-            tokio::select! {
-                answer = self.0 => drop(reply.send(answer)),
-                () = reply.closed() => {}
-            }
-        });
+        WhileAwaited::new(place, async move { engine.models().await })
     }
 }
 

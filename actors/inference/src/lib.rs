@@ -25,7 +25,7 @@ mod ops;
 mod scoring;
 mod tokenizer;
 
-pub use actor::{InferenceActor, Mailboxes, WhileAwaited};
+pub use actor::{InferenceActor, Mailboxes};
 pub use catalogue::{LoadError, ModelSource};
 pub use config::Config;
 pub use engine::{Engine, LocalEngine, StartError};

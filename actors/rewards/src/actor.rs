@@ -3,8 +3,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, ResponseActFuture, ResponseFuture,
-    WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, Message, ResponseActFuture, WrapFuture,
 };
 use futures::future::{Either, select};
 use openvalidators_messages::{
@@ -12,7 +11,7 @@ use openvalidators_messages::{
     ledger::{SaveSnapshot, Snapshot},
     rewards::{Apply, FoldError, Score, ScoreSheet, Unscored},
 };
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop, WhileAwaited};
 use prometheus::Registry;
 use tracing::Instrument;
 
@@ -140,9 +139,10 @@ impl Actor for RewardsActor {
     type Context = Context<Self>;
 }
 
-/// Any number at once, bounded by the places of the inbox.
+/// Any number at once, bounded by the places of the inbox. A caller that gives up ends its scoring, and that what it asks
+/// of inference.
 impl Handler<Envelope<Score>> for RewardsActor {
-    type Result = ResponseFuture<Result<ScoreSheet, Unscored>>;
+    type Result = WhileAwaited<<Score as Message>::Result>;
 
     fn handle(&mut self, envelope: Envelope<Score>, _: &mut Self::Context) -> Self::Result {
         let span = envelope.span().clone();
@@ -150,14 +150,13 @@ impl Handler<Envelope<Score>> for RewardsActor {
         let (scorer, clock, metrics) = (Rc::clone(&self.scorer), Arc::clone(&self.clock), self.metrics.clone());
         let limit = self.score_timeout;
         let scoring = async move {
-            let _place = place;
             let since = clock.now();
             let answer = within(limit, &clock, score_step(&scorer, score, &metrics)).await;
             metrics.score_seconds.observe((clock.now().saturating_sub(since)).as_secs_f64());
             metrics.note_scored(&answer);
             answer
         };
-        Box::pin(scoring.instrument(span))
+        WhileAwaited::new(place, scoring.instrument(span))
     }
 }
 

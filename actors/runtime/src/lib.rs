@@ -5,10 +5,12 @@
 //! "What actix really does"). So:
 //!
 //! * [`Mailbox`] is the only way to send. A place is taken *before* sending and travels inside the [`Envelope`].
+//! * [`WhileAwaited`] is how a handler answers with work that ends when its caller gives up.
 //! * [`supervise`] makes an actor from its factory, notices how it ends, and makes it anew within a [`RestartBudget`].
 //! * [`Shutdown`] carries the first reason to stop; [`close_in_order`] closes what runs, naming who is late.
 //! * [`Clock`] and [`Seed`] are handed down: nothing else in the project reads the time or draws a random number.
 
+mod awaited;
 mod backoff;
 mod clock;
 mod closing;
@@ -21,6 +23,7 @@ mod supervision;
 mod supervision_tests;
 pub mod testing;
 
+pub use awaited::WhileAwaited;
 pub use backoff::Backoff;
 pub use clock::{Clock, DrivenClock, SharedClock, SystemClock};
 pub use closing::{Late, Stage, close_in_order};

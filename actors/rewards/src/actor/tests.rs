@@ -369,6 +369,26 @@ async fn a_model_that_never_answers_leaves_the_step_unscored_and_folding_goes_on
 }
 
 #[actix::test]
+async fn a_scoring_whose_caller_gives_up_ends_at_once() {
+    let inbox = Inbox::new("hanging", 4, &Registry::new()).unwrap();
+    let hanging = Inference { embed: inbox.mailbox(), ..silent_inference() };
+    let clock = Arc::new(DrivenClock::new(Duration::ZERO));
+    let actor = started(&MemoryLedger::default(), &Config::default(), hanging, clock).await;
+    let mailbox = actor.mailboxes.score.clone();
+    let score = score("augment", "prompt", "base", &[], vec![completion("brief", true)]);
+    let scoring = actix::spawn(async move { mailbox.call(score).await });
+    while inbox.health().depth == 0 {
+        tokio::task::yield_now().await;
+    }
+    scoring.abort();
+    // Neither the place of the scoring nor what it asked of inference is left, though no time has passed.
+    while actor.mailboxes.inbox.health().depth > 0 || inbox.health().depth > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(actor.metric("scored_total"), 0.0);
+}
+
+#[actix::test]
 async fn settings_that_make_no_sense_are_refused_before_anything_starts() {
     let config = Config { score_timeout_seconds: 0, ..Config::default() };
     let (ledger, metrics) = (MemoryLedger::default().mailboxes(), Metrics::new(&Registry::new()).unwrap());
