@@ -30,7 +30,8 @@ pub trait Engine: Send + Sync {
     /// One log-probability for each completion.
     ///
     /// # Errors
-    /// [`InferenceError::WrongModel`] when the model is not there or not causal; else what the device said.
+    /// [`InferenceError::WrongModel`] when the model is not there or not causal, [`InferenceError::PromptTooLong`] when
+    /// no completion fits behind the prompt; else what the device said.
     async fn log_prob(&self, request: LogProb) -> Result<Vec<LogProbability>, InferenceError>;
 
     /// The models it answers for.
@@ -216,11 +217,13 @@ impl Served {
         })
     }
 
-    /// One row for each completion. A prompt that alone fills the model leaves nothing to judge: its rows are empty.
+    /// One row for each completion. A prompt that alone fills the model is an error: an empty row would blame the
+    /// completion for it.
     fn scored_rows(&self, prompt: &str, completions: &[Arc<str>]) -> Result<Vec<ScoredRow>, InferenceError> {
         let prompt_tokens = self.encode(prompt)?.len();
-        if prompt_tokens >= self.tokenizer.max_tokens() {
-            return Ok(vec![ScoredRow { ids: Vec::new(), prompt_tokens }; completions.len()]);
+        let limit = self.tokenizer.max_tokens();
+        if prompt_tokens >= limit {
+            return Err(InferenceError::PromptTooLong { model: self.name.clone(), tokens: prompt_tokens, limit });
         }
         let row = |completion: &Arc<str>| {
             Ok(ScoredRow { ids: self.encode(&format!("{prompt}{completion}"))?, prompt_tokens })

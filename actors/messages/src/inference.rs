@@ -52,7 +52,7 @@ pub struct LogProb {
 /// The answer for one completion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogProbability {
-    /// Mean over the completion's tokens; `None` when it has no token of its own, or the prompt alone fills the model.
+    /// Mean over the completion's tokens; `None` when it has no token of its own, or their mean is not finite.
     pub mean: Option<f32>,
     /// How many tokens that mean is over.
     pub tokens: usize,
@@ -84,6 +84,18 @@ pub enum InferenceError {
         asked: &'static str,
         /// Why not.
         reason: String,
+    },
+    /// The prompt alone fills the model, which leaves nothing to judge any completion by.
+    #[error(
+        "model `{model}` takes {limit} tokens and the prompt alone has {tokens}; shorten prompts or raise the limit"
+    )]
+    PromptTooLong {
+        /// Which.
+        model: ModelName,
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens the model takes, prompt and completion together.
+        limit: usize,
     },
     /// The device refused even a single row.
     #[error("model `{model}` failed on the device: {reason}")]

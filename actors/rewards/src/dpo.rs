@@ -15,7 +15,8 @@ use crate::{
 /// The column.
 pub const NAME: &str = "dpo_reward_model";
 
-/// What a completion gets that is too short, does not fit the model, or has no finite score. e^−11 is less than one
+/// What a completion gets that is too short, adds no token of its own, or has no finite score. That the *prompt* fills
+/// the model is no completion's fault: it is an error, and the step is unscored. e^−11 is less than one
 /// part in 50,257: worse than a token drawn blindly from the vocabulary.
 const FLOOR: f32 = -11.0;
 

@@ -87,10 +87,12 @@ async fn a_completion_does_not_depend_on_its_neighbours() {
 }
 
 #[tokio::test]
-async fn a_prompt_that_fills_the_model_leaves_no_score_and_a_long_completion_is_cut() {
+async fn a_prompt_that_fills_the_model_is_an_error_and_a_long_completion_is_cut() {
     let tiny = tiny(&Config { max_sequence_tokens: 100, ..Config::default() });
-    let full = tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(100), &[" word"])).await.unwrap()[0];
-    assert_eq!((full.mean, full.tokens), (None, 0));
+    let full = tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(5_000), &[" word"])).await.unwrap_err();
+    let InferenceError::PromptTooLong { tokens, limit, .. } = full else { panic!("{full}") };
+    assert!(limit == 100 && tokens >= limit, "{tokens} of {limit}");
+    assert!(tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(100), &[" word"])).await.is_err(), "full to the brim");
     let cut = tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(90), &[&"y".repeat(500)])).await.unwrap()[0];
     assert_eq!(cut.tokens, 10);
     assert!(cut.mean.is_some());

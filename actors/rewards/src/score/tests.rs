@@ -307,6 +307,17 @@ async fn a_step_that_one_model_cannot_score_is_unscored() {
 }
 
 #[actix::test]
+async fn a_prompt_that_fills_the_model_leaves_the_step_unscored() {
+    let healthy = neighbours(any_row, |_| Some(-2.0));
+    let full = InferenceError::PromptTooLong { model: ModelName::new("m"), tokens: 2_100, limit: 2_048 };
+    let (log_prob, _) = recording_mailbox(move |_: &LogProb| Err(full.clone()));
+    let inference = Inference { log_prob, ..healthy.inference };
+    let score = score("augment", "long", "b", &[], answered(&["a good text".into(), "another one".into()]));
+    let reason = scored(&Config::default(), &inference, &score).await.unwrap_err().reason;
+    assert!(reason.contains("takes 2048 tokens and the prompt alone has 2100"), "{reason}");
+}
+
+#[actix::test]
 async fn a_failed_request_is_not_remembered() {
     let attempts = Rc::new(Cell::new(0));
     let counted = attempts.clone();
