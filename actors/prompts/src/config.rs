@@ -52,10 +52,15 @@ pub struct Config {
     pub pause_first_seconds: f64,
     /// Longest such pause, before jitter.
     pub pause_longest_seconds: f64,
-    /// Most bytes of a drawn context that go into a prompt.
+    /// Most bytes of a drawn context that go into a prompt. Like the two limits below small enough that a prompt in
+    /// English leaves room for a completion in 2,048 tokens (four bytes make about one): a step whose prompt fills the
+    /// model is unscored.
     pub context_limit_bytes: usize,
-    /// Most bytes of one completion that go into a later prompt.
+    /// Most bytes of one completion that go into a later prompt, quote marks included; at most half of
+    /// `quoted_total_bytes`, so that summary and question always find room.
     pub quote_limit_bytes: usize,
+    /// Most bytes of completions in one prompt; the oldest exchanges are left out of it first.
+    pub quoted_total_bytes: usize,
     /// Where contexts come from.
     pub source: SourceConfig,
     /// Files that replace the built-in wording.
@@ -177,8 +182,9 @@ impl Default for Config {
             call_timeout_seconds: 60.0,
             pause_first_seconds: 1.0,
             pause_longest_seconds: 60.0,
-            context_limit_bytes: 16_384,
-            quote_limit_bytes: 4_096,
+            context_limit_bytes: 6_000,
+            quote_limit_bytes: 1_500,
+            quoted_total_bytes: 5_000,
             source: SourceConfig::default(),
             templates: TemplatePaths::default(),
             compat: Compat::default(),
@@ -199,8 +205,10 @@ impl Config {
         let first = seconds("pause_first_seconds", self.pause_first_seconds)?;
         let longest =
             within("pause_longest_seconds", self.pause_longest_seconds, self.pause_first_seconds, MAX_SECONDS)?;
-        let bytes = |key, found| within(key, found, MIN_TEXT_BYTES, MAX_TEXT_BYTES);
-        let quote_limit_bytes = bytes("quote_limit_bytes", self.quote_limit_bytes)?;
+        let quoted_total_bytes =
+            within("quoted_total_bytes", self.quoted_total_bytes, 2 * MIN_TEXT_BYTES, MAX_TEXT_BYTES)?;
+        let quote_limit_bytes =
+            within("quote_limit_bytes", self.quote_limit_bytes, MIN_TEXT_BYTES, quoted_total_bytes / 2)?;
         Ok(Settings {
             concurrent_forwards: within("concurrent_forwards", self.concurrent_forwards, 1, MAX_CONCURRENT_FORWARDS)?,
             followup_steps: within("num_followup_steps", self.num_followup_steps, 0, MAX_FOLLOWUP_STEPS)?,
@@ -220,8 +228,13 @@ impl Config {
             score_timeout: seconds("score_timeout_seconds", self.score_timeout_seconds)?,
             call_timeout: seconds("call_timeout_seconds", self.call_timeout_seconds)?,
             pause: Backoff { first, longest: Duration::from_secs_f64(longest), retries: GROWING_PAUSES },
-            context_limit_bytes: bytes("context_limit_bytes", self.context_limit_bytes)?,
-            script: Script::load(&self.templates, quote_limit_bytes, self.compat.paste_verbatim)?,
+            context_limit_bytes: within(
+                "context_limit_bytes",
+                self.context_limit_bytes,
+                MIN_TEXT_BYTES,
+                MAX_TEXT_BYTES,
+            )?,
+            script: Script::load(&self.templates, quote_limit_bytes, quoted_total_bytes, self.compat.paste_verbatim)?,
         })
     }
 }
@@ -296,6 +309,8 @@ mod tests {
         assert!(refused(|c| c.followup_sample_size = 0).contains("prompts.followup_sample_size"));
         assert!(refused(|c| c.num_followup_steps = 101).contains("between 0 and 100"));
         assert!(refused(|c| c.quote_limit_bytes = 1).contains("prompts.quote_limit_bytes"));
+        assert!(refused(|c| c.quote_limit_bytes = 2_501).contains("between 256 and 2500"));
+        assert!(refused(|c| c.quoted_total_bytes = 511).contains("prompts.quoted_total_bytes"));
         assert!(refused(|c| c.pause_longest_seconds = 0.5).contains("between 1 and"));
     }
 

@@ -7,7 +7,7 @@
 //! | step | prompt shows | completions are compared with |
 //! |---|---|---|
 //! | `augment` | the stretch of text | the prompt |
-//! | `followupK` | the best summary and all exchanges so far | the best summary |
+//! | `followupK` | the best summary and the exchanges so far, the newest that fit | the best summary |
 //! | `answerK` | the same and the best question | the best question |
 //!
 //! Miners asked in earlier steps of a forward are asked again only when there are too few others.

@@ -4,16 +4,19 @@
 //! came, of any length). Here it is bounded, stripped of what a reader cannot see, its special-token strings are taken
 //! apart, and every line of it is marked as quoted, so that no line of it can pass for one of ours.
 
+/// Stands before every quoted line.
+const MARK: &str = "> ";
 /// Line breaks in a row that are kept.
 const MAX_LINE_BREAKS: usize = 2;
 
-/// A text without control, direction and other invisible characters, at most `limit_bytes` long, in which no string
-/// stands that a tokenizer takes for a special token (`<|im_start|>`, `</s>`, `[INST]`, …): a space follows each bracket
-/// that would open one. Applying it again changes nothing.
+/// A text without control, direction and other invisible characters, in which no string stands that a tokenizer takes
+/// for a special token (`<|im_start|>`, `</s>`, `[INST]`, …): a space follows each bracket that would open one. It is at
+/// most `limit_bytes` long once every line is marked as quoted ([`fence`]): many short lines buy no room. Applying it
+/// again changes nothing.
 #[must_use]
 pub fn clean(text: &str, limit_bytes: usize) -> String {
     let mut cleaned = String::with_capacity(text.len().min(limit_bytes));
-    let mut line_breaks = 0;
+    let (mut line_breaks, mut fenced_bytes) = (0, MARK.len());
     for char in text.trim().chars() {
         let Some(char) = visible(char) else { continue };
         // White space that comes first once the invisible is gone.
@@ -29,7 +32,9 @@ pub fn clean(text: &str, limit_bytes: usize) -> String {
             line_breaks = 0;
         }
         let gap = cleaned.ends_with(opens_token(char)).then_some(' ');
-        if cleaned.len() + char.len_utf8() + gap.map_or(0, char::len_utf8) > limit_bytes {
+        let mark = if char == '\n' { MARK.len() } else { 0 };
+        fenced_bytes += char.len_utf8() + gap.map_or(0, char::len_utf8) + mark;
+        if fenced_bytes > limit_bytes {
             break;
         }
         cleaned.extend(gap);
@@ -42,7 +47,7 @@ pub fn clean(text: &str, limit_bytes: usize) -> String {
 /// Marks every line as quoted.
 #[must_use]
 pub fn fence(text: &str) -> String {
-    text.lines().map(|line| format!("> {line}")).collect::<Vec<_>>().join("\n")
+    text.lines().map(|line| format!("{MARK}{line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The brackets that must not stand right before this character.
@@ -138,7 +143,7 @@ mod tests {
             text in "(\\PC|[<\\[/|a-z=\\n\\r\u{0}-\u{1f}\u{200B}]|<\\|im_start\\|>|</s>){0,200}", limit in 1_usize..300,
         ) {
             let cleaned = clean(&text, limit);
-            prop_assert!(cleaned.len() <= limit);
+            prop_assert!(cleaned.len() <= limit && fence(&cleaned).len() <= limit);
             prop_assert_eq!(&clean(&cleaned, limit), &cleaned);
             prop_assert!(!cleaned.contains(|char: char| char.is_control() && char != '\n'));
             prop_assert!(SPECIAL.iter().all(|token| !cleaned.contains(token)));

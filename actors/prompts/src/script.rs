@@ -29,6 +29,7 @@ pub struct Script {
     exchange: Template,
     quoted: Template,
     quote_limit_bytes: usize,
+    quoted_total_bytes: usize,
     paste_verbatim: bool,
 }
 
@@ -41,20 +42,31 @@ pub struct Accepted {
     pub text: String,
 }
 
-/// The best texts of a forward so far, as the next prompt shows them: the summary, then every question with its answer.
+/// The best texts of a forward so far, as the next prompt shows them: the summary, then the questions with their answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
-    told: String,
+    summary: String,
+    /// Oldest first.
+    exchanges: Vec<String>,
 }
+
+/// Between the parts of a conversation.
+const BREAK: &str = "\n\n";
 
 // === impl Script ===
 
 impl Script {
-    /// Reads the templates that have a path and checks them all.
+    /// Reads the templates that have a path and checks them all. One completion takes at most `quote_limit_bytes` of a
+    /// prompt, and all of them together `quoted_total_bytes`, which is to be at least twice as much.
     ///
     /// # Errors
     /// [`TemplateError`] names the template, what was found and what to do.
-    pub fn load(paths: &TemplatePaths, quote_limit_bytes: usize, paste_verbatim: bool) -> Result<Self, TemplateError> {
+    pub fn load(
+        paths: &TemplatePaths,
+        quote_limit_bytes: usize,
+        quoted_total_bytes: usize,
+        paste_verbatim: bool,
+    ) -> Result<Self, TemplateError> {
         macro_rules! template {
             ($name:ident, $places:expr) => {
                 Template::load(
@@ -73,6 +85,7 @@ impl Script {
             exchange: template!(exchange, &["question", "answer"]),
             quoted: template!(quoted, &["context"]),
             quote_limit_bytes,
+            quoted_total_bytes,
             paste_verbatim,
         })
     }
@@ -101,37 +114,49 @@ impl Script {
     /// The conversation about a summary.
     #[must_use]
     pub fn begin(&self, summary: &Accepted) -> Conversation {
-        Conversation { told: self.shown(summary) }
+        Conversation { summary: self.shown(summary), exchanges: Vec::new() }
     }
 
     /// Asks for the question of a round, counted from 0.
     #[must_use]
     pub fn followup(&self, conversation: &Conversation, round: u8) -> String {
         let template = if round == 0 { &self.followup_first } else { &self.followup_next };
-        template.fill(&[("context", &self.introduced(conversation))])
+        template.fill(&[("context", &self.introduced(conversation, 0))])
     }
 
     /// Asks for the answer to a question.
     #[must_use]
     pub fn answer(&self, conversation: &Conversation, question: &Accepted) -> String {
-        let context = self.introduced(conversation);
-        self.answer.fill(&[("context", &context), ("question", &self.shown(question))])
+        let question = self.shown(question);
+        let context = self.introduced(conversation, question.len());
+        self.answer.fill(&[("context", &context), ("question", &question)])
     }
 
     /// Adds a question and its answer to the conversation.
     pub fn tell(&self, conversation: &mut Conversation, question: &Accepted, answer: &Accepted) {
         let exchange = self.exchange.fill(&[("question", &self.shown(question)), ("answer", &self.shown(answer))]);
-        conversation.told.push_str("\n\n");
-        conversation.told.push_str(&exchange);
+        conversation.exchanges.push(exchange);
     }
 
     fn shown(&self, accepted: &Accepted) -> String {
         if self.paste_verbatim { accepted.text.clone() } else { quote::fence(&accepted.text) }
     }
 
-    fn introduced(&self, conversation: &Conversation) -> String {
-        let told = &conversation.told;
-        if self.paste_verbatim { told.clone() } else { self.quoted.fill(&[("context", told)]) }
+    /// The summary and the newest exchanges, as many as fit beside `taken_bytes` quoted elsewhere in the prompt: were they
+    /// all kept, a prompt could fill the model that judges the completions.
+    fn introduced(&self, Conversation { summary, exchanges }: &Conversation, taken_bytes: usize) -> String {
+        let mut room = self.quoted_total_bytes.saturating_sub(taken_bytes + summary.len());
+        let fits = |exchange: &&String| match room.checked_sub(BREAK.len() + exchange.len()) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        };
+        let dropped = exchanges.len() - exchanges.iter().rev().take_while(fits).count();
+        let parts = std::iter::once(summary).chain(&exchanges[dropped..]);
+        let told = parts.map(String::as_str).collect::<Vec<_>>().join(BREAK);
+        if self.paste_verbatim { told } else { self.quoted.fill(&[("context", &told)]) }
     }
 }
 
@@ -140,7 +165,7 @@ mod tests {
     use super::*;
 
     fn script(paste_verbatim: bool) -> Script {
-        Script::load(&TemplatePaths::default(), 300, paste_verbatim).unwrap()
+        Script::load(&TemplatePaths::default(), 300, 1_800, paste_verbatim).unwrap()
     }
 
     #[test]
@@ -176,6 +201,30 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_exchanges_leave_a_prompt_that_would_grow_too_long() {
+        for paste_verbatim in [false, true] {
+            let script = script(paste_verbatim);
+            let long = |what: &str| script.accept(&format!("{what} {}", "word\n".repeat(200))).unwrap();
+            let (summary, question) = (long("summary"), long("next"));
+            let mut conversation = script.begin(&summary);
+            for round in 0..4 {
+                script.tell(&mut conversation, &long(&format!("Q{round}")), &long(&format!("A{round}")));
+            }
+            let (followup, answer) = (script.followup(&conversation, 4), script.answer(&conversation, &question));
+            let wording = script.answer(&script.begin(&script.accept("x").unwrap()), &script.accept("x").unwrap());
+            for (prompt, kept) in [(followup, 2..4), (answer, 3..4)] {
+                assert!(prompt.len() < 1_800 + wording.len() + 100, "{} bytes", prompt.len());
+                assert!(prompt.contains("summary word"));
+                for round in 0..4 {
+                    let shown =
+                        prompt.contains(&format!("Q{round} word")) && prompt.contains(&format!("A{round} word"));
+                    assert_eq!(shown, kept.contains(&round), "exchange {round} of {prompt}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nothing_readable_is_not_accepted() {
         for text in ["", " \n", "\u{200B}\0", "...", "\u{202E}"] {
             assert_eq!(script(false).accept(text), None, "{text:?}");
@@ -197,10 +246,10 @@ mod tests {
         let path = folder.path().join("mine.txt");
         std::fs::write(&path, "Q about {context}?\n").unwrap();
         let paths = TemplatePaths { followup_first: Some(path.clone()), ..TemplatePaths::default() };
-        let script = Script::load(&paths, 300, true).unwrap();
+        let script = Script::load(&paths, 300, 600, true).unwrap();
         assert_eq!(script.followup(&script.begin(&script.accept("x").unwrap()), 0), "Q about x?");
         std::fs::write(&path, "Q about {contxt}?\n").unwrap();
-        let error = Script::load(&paths, 300, true).unwrap_err().to_string();
+        let error = Script::load(&paths, 300, 600, true).unwrap_err().to_string();
         assert!(error.contains("{contxt}") && error.contains("mine.txt"), "{error}");
     }
 }

@@ -241,6 +241,35 @@ async fn a_hostile_best_completion_is_harmless_in_later_prompts() {
     assert_eq!(last.used[0], hostile.trim(), "a repetition is recognised by what was written");
 }
 
+/// Whatever miners write, a prompt leaves room in the model that judges the completions.
+#[actix::test]
+async fn long_completions_make_no_prompt_that_fills_the_model() {
+    let query = |query: &Query| {
+        let long = |miner| Completion {
+            text: format!("On step {}: {}", query.step, "a long story, ".repeat(500)),
+            ..completion(miner, query.step)
+        };
+        query.miners.iter().map(long).collect()
+    };
+    let draw = |_: &Draw| {
+        let text = "It goes on without an end and ".repeat(10_000).into();
+        Ok(openvalidators_messages::prompts::Context { source: "s:1".to_owned(), text })
+    };
+    let stage = Stage::new(Cast { query: Box::new(query), draw: Box::new(draw), ..Cast::default() });
+    let config = Config { quote_limit_bytes: 800, ..Config::default() };
+    assert_eq!(run(&stage, &config).await.settled, 9);
+    let records = stage.records();
+    for record in &records {
+        let limit =
+            if record.name == StepName::Augment { config.context_limit_bytes } else { config.quoted_total_bytes };
+        assert!(record.prompt.len() < limit + 700, "{}: {} bytes", record.name, record.prompt.len());
+    }
+    let last = &records[8].prompt;
+    let shows = |index: u8| last.contains(&format!("\n> On step {}:", StepId { forward: FORWARD, index }));
+    let shown: Vec<u8> = (0..8).filter(|&index| shows(index)).collect();
+    assert_eq!(shown, [0, 3, 4, 5, 6, 7], "the summary, the two newest exchanges and the question");
+}
+
 #[actix::test]
 async fn a_shutdown_gives_up_a_step_that_is_being_gathered() {
     let mut stage = Stage::new(Cast::default());
