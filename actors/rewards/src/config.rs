@@ -55,8 +55,8 @@ pub struct RelevanceConfig {
     pub enabled: bool,
     /// A sentence encoder. The reference uses `all-mpnet-base-v2` (and `bert-base-uncased` before it).
     pub model: ModelName,
-    /// The least cosine of completion and base text that passes. The reference's bound for its encoder is 0.3; for
-    /// MiniLM, 0.25 makes the fewest errors of both kinds together (`benches/README.md`, "Relevance threshold").
+    /// The least cosine of completion and base text that passes. 0.3, the reference's bound for its encoder, makes the
+    /// fewest errors with MiniLM too (`benches/README.md`, "Relevance threshold").
     pub threshold: f32,
 }
 
@@ -235,7 +235,7 @@ impl Default for DpoConfig {
 
 impl Default for RelevanceConfig {
     fn default() -> Self {
-        Self { enabled: true, model: ModelName::new("all-MiniLM-L6-v2"), threshold: 0.25 }
+        Self { enabled: true, model: ModelName::new("all-MiniLM-L6-v2"), threshold: 0.3 }
     }
 }
 
