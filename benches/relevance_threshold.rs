@@ -31,7 +31,9 @@ const STOCK: [&str; 4] = [
     "I am not able to help with that.",
     "Thank you, what else would you like to know?",
 ];
-const QUOTE_LIMIT_BYTES: usize = 4_096;
+/// Room for quotes in a prompt: the defaults of `[prompts]`.
+const QUOTE_LIMIT_BYTES: usize = 1_500;
+const QUOTED_TOTAL_BYTES: usize = 5_000;
 
 type Disguise = fn(&str) -> String;
 /// Ways to copy.
@@ -138,7 +140,7 @@ fn distances(step: &str, label: &str, mut found: Vec<f32>) {
 
 /// Base text and honest completions of an augment, a followup and an answer step about one passage.
 fn conversation(passage: u64) -> [(String, Vec<String>); 3] {
-    let script = Script::load(&TemplatePaths::default(), QUOTE_LIMIT_BYTES, false).unwrap();
+    let script = Script::load(&TemplatePaths::default(), QUOTE_LIMIT_BYTES, QUOTED_TOTAL_BYTES, false).unwrap();
     let text = Embedded::new().draw(&mut SEED.rng("passage", &[passage])).unwrap().text;
     let complete = |prompt: &str| -> Vec<String> {
         let authors = (0..).zip(TIERS).map(|(index, tier)| Author { seed: SEED, index, tier });
