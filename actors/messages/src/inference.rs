@@ -58,6 +58,85 @@ pub struct LogProbability {
     pub tokens: usize,
 }
 
+/// What classifiers and reward models say of each input: the logits of their head, in the order of the inputs.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<Row<Logits>>, InferenceError>")]
+pub struct Classify {
+    /// A network with a classification or reward head.
+    pub model: ModelName,
+    /// What to judge.
+    pub inputs: Vec<Input>,
+    /// What becomes of inputs longer than the model takes.
+    pub overflow: Overflow,
+}
+
+/// Logits of one input: one row for each of its windows; a single one unless [`Overflow::Windows`] was asked for.
+pub type Logits = Vec<Arc<[f32]>>;
+
+/// What a classifier judges.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// One text.
+    Text(Composed),
+    /// Two texts, with the model's separator between them.
+    Pair(Composed, Composed),
+}
+
+/// What becomes of an input longer than the model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// It is cut on the right at the model's limit, special tokens kept.
+    Cut,
+    /// It runs on in further windows of the model's limit, without overlap, each with the model's special tokens.
+    Windows,
+}
+
+/// Continues each prompt greedily, by the most probable token every time.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<Row<Generated>>, InferenceError>")]
+pub struct Generate {
+    /// A causal model.
+    pub model: ModelName,
+    /// What to continue.
+    pub prompts: Vec<Composed>,
+    /// Tokens at most; fewer where the model ends its text.
+    pub max_new_tokens: usize,
+}
+
+/// How a causal model went on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// The new tokens.
+    pub ids: Vec<u32>,
+    /// Prompt and new tokens, decoded as one text, without special tokens.
+    pub whole: Arc<str>,
+}
+
+/// A text of several parts, tokenised as one. Special tokens are read in our parts and nowhere else: what a miner
+/// writes is letters, whatever it spells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Composed(pub Vec<Part>);
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Of a template: `</s>` is a token.
+    Ours(Arc<str>),
+    /// Of a miner, or of a text that others wrote: `</s>` is four letters.
+    Theirs(Arc<str>),
+}
+
+/// The answer for one row of a request. A row on which the device fails by itself costs no other row its answer.
+pub type Row<T> = Result<T, RowFailed>;
+
+/// The device failed on this row alone, while it served others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct RowFailed {
+    /// The device's words.
+    pub reason: Arc<str>,
+}
+
 /// Asks which models are loaded, for the record of a step.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Vec<LoadedModel>")]
@@ -108,6 +187,15 @@ pub enum InferenceError {
     /// The engine is closing.
     #[error("the inference engine is closed")]
     Closed,
+}
+
+// === impl Composed ===
+
+impl From<Arc<str>> for Composed {
+    /// A text of others, without a template.
+    fn from(text: Arc<str>) -> Self {
+        Self(vec![Part::Theirs(text)])
+    }
 }
 
 // === impl ModelName ===
