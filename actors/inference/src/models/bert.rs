@@ -8,7 +8,7 @@ use candle_nn::{Embedding, LayerNorm, Linear, Module, VarBuilder};
 use serde::Deserialize;
 
 use super::{Encoder, Network, Packed, nothing};
-use crate::ops::{self, Attention, Heads};
+use crate::ops::{self, Attention, Bias, Heads};
 
 /// Makes the network from its `config.json` and its tensors.
 pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
@@ -159,7 +159,14 @@ impl Encoder for Bert {
         let x = ops::add(self.words.forward(&ids)?, &self.positions.forward(&positions)?)?;
         let x = ops::add(x, &self.token_type)?;
         let mut x = self.norm.forward(&x)?;
-        let attention = Attention { heads: self.heads, causal: false, lengths: batch.lengths() };
+        let attention = Attention {
+            heads: self.heads,
+            causal: false,
+            scale: self.heads.inverse_root(),
+            bias: Bias::None,
+            window: None,
+            lengths: batch.lengths(),
+        };
         let past = nothing(self.heads.kv_width(), &self.device)?;
         for layer in &self.layers {
             x = layer.forward(&x, &attention, &past)?;

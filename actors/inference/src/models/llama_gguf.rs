@@ -12,7 +12,7 @@ use candle_core::{Device, Result, Tensor, quantized::gguf_file};
 use candle_nn::{Embedding, Linear, Module, RmsNorm};
 
 use super::{CausalLm, Network, Packed, Past, nothing};
-use crate::ops::{self, Attention, Heads, Rotary};
+use crate::ops::{self, Attention, Bias, Heads, Rotary};
 
 /// Makes the network from an open file.
 pub(crate) fn build<R: Read + Seek>(content: &gguf_file::Content, reader: &mut R, device: &Device) -> Result<Network> {
@@ -173,8 +173,16 @@ impl Llama {
     /// Runs `batch` after `past`, handing each layer's queries, keys and values to `keep`.
     fn run(&self, batch: &Packed, past: &Past, mut keep: impl FnMut(Tensor) -> Result<()>) -> Result<Tensor> {
         let positions = batch.positions(past.tokens, self.config.context_length)?;
+        let heads = self.config.heads();
         let rows = Rows {
-            attention: Attention { heads: self.config.heads(), causal: true, lengths: batch.lengths() },
+            attention: Attention {
+                heads,
+                causal: true,
+                scale: heads.inverse_root(),
+                bias: Bias::None,
+                window: None,
+                lengths: batch.lengths(),
+            },
             rotary: &self.rotary,
             positions: &positions,
         };

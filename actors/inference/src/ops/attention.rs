@@ -5,7 +5,9 @@
 //! <https://arxiv.org/abs/2205.14135>; the rows of a head are short enough that no running softmax is needed. On any
 //! other device, and as the yardstick of the tests, candle's own operations compute the same row by row.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
+use std::{num::NonZeroUsize, ops::Range};
+
+use candle_core::{CpuStorage, CustomOp2, D, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -29,12 +31,37 @@ pub(crate) struct Heads {
     pub(crate) size: usize,
 }
 
+/// What is added to a score for how far its key lies from its query. Places count from the beginning of the past.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "for the networks that come next: BTLM and MPNet")]
+pub(crate) enum Bias<'a> {
+    /// Nothing.
+    None,
+    /// `-slope · |key - query|`. Press et al., <https://arxiv.org/abs/2108.12409>.
+    Alibi {
+        /// One for each query head.
+        slopes: &'a [f32],
+    },
+    /// A learned number for each head and each `key - query`, which is clamped to `-reach ..= reach`: any bucketing of
+    /// distances that ends somewhere. Raffel et al., <https://arxiv.org/abs/1910.10683>.
+    Table {
+        /// `[query heads, 2 · reach + 1]`, row after row.
+        values: &'a [f32],
+        reach: usize,
+    },
+}
+
 /// One attention over the rows of a batch.
 #[derive(Debug)]
 pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
     /// A token sees the past, itself and what precedes it in its row; otherwise the past and its whole row.
     pub(crate) causal: bool,
+    /// What a product of query and key is multiplied by; mostly [`Heads::inverse_root`].
+    pub(crate) scale: f32,
+    pub(crate) bias: Bias<'a>,
+    /// A token sees no key that lies this many places before it, or more: `key > query - window`.
+    pub(crate) window: Option<NonZeroUsize>,
     /// Tokens of each row, in order.
     pub(crate) lengths: &'a [usize],
 }
@@ -57,8 +84,71 @@ impl Heads {
         self.query * self.size
     }
 
-    fn scale(self) -> f32 {
+    /// The usual scale of scores, `1 / sqrt(size)`.
+    pub(crate) fn inverse_root(self) -> f32 {
         1.0 / (self.size as f32).sqrt()
+    }
+}
+
+// === impl Bias ===
+
+impl Bias<'_> {
+    /// Adds the bias of `head` to the scores of the query at place `query` under keys `0..scores.len()`.
+    fn add_to(self, scores: &mut [f32], head: usize, query: usize) {
+        match self {
+            Self::None => (),
+            Self::Alibi { slopes } => {
+                let (slope, query) = (slopes[head], query as i32);
+                for (score, key) in scores.iter_mut().zip(0_i32..) {
+                    *score -= slope * (key - query).abs() as f32;
+                }
+            }
+            Self::Table { values, reach } => {
+                let width = 2 * reach + 1;
+                let values = &values[head * width..(head + 1) * width];
+                // Up to `near` and from `far` on the distance is clamped; between them the table lies as the keys do.
+                let (near, far) = (query.saturating_sub(reach), scores.len().min(query + reach + 1));
+                let (before, rest) = scores.split_at_mut(near);
+                let (within, after) = rest.split_at_mut(far - near);
+                before.iter_mut().for_each(|score| *score += values[0]);
+                for (score, value) in within.iter_mut().zip(&values[near + reach - query..]) {
+                    *score += value;
+                }
+                after.iter_mut().for_each(|score| *score += values[width - 1]);
+            }
+        }
+    }
+
+    /// The bias of `length` queries after `past` tokens under all `seen` keys, `[heads, length, seen]` or a shape that
+    /// broadcasts to it.
+    fn tensor(self, past: usize, length: usize, seen: usize, device: &Device) -> Result<Option<Tensor>> {
+        let distances =
+            || (past..past + length).flat_map(move |query| (0..seen).map(move |key| key as i64 - query as i64));
+        match self {
+            Self::None => Ok(None),
+            Self::Alibi { slopes } => {
+                let nearness: Vec<f32> = distances().map(|distance| -distance.abs() as f32).collect();
+                let nearness = Tensor::from_vec(nearness, (1, length, seen), device)?;
+                nearness.broadcast_mul(&Tensor::from_slice(slopes, (slopes.len(), 1, 1), device)?).map(Some)
+            }
+            Self::Table { values, reach } => {
+                let (width, reach) = (2 * reach + 1, reach as i64);
+                let heads = values.len() / width;
+                let columns: Vec<u32> =
+                    distances().map(|distance| (distance.clamp(-reach, reach) + reach) as u32).collect();
+                let columns = Tensor::from_vec(columns, length * seen, device)?;
+                let table = Tensor::from_slice(values, (heads, width), device)?;
+                table.index_select(&columns, 1)?.reshape((heads, length, seen)).map(Some)
+            }
+        }
+    }
+
+    fn suits(self, heads: usize) -> bool {
+        match self {
+            Self::None => true,
+            Self::Alibi { slopes } => slopes.len() == heads,
+            Self::Table { values, reach } => values.len() == heads * (2 * reach + 1),
+        }
     }
 }
 
@@ -75,7 +165,16 @@ impl Attention<'_> {
         if past.dim(1)? != self.heads.kv_width() {
             candle_core::bail!("a past of width {} does not suit {:?}", past.dim(1)?, self.heads);
         }
+        if !self.bias.suits(self.heads.query) {
+            candle_core::bail!("the bias of scores is not one for {} heads: {:?}", self.heads.query, self.bias);
+        }
         if qkv.device().is_cpu() { qkv.apply_op2_no_bwd(past, self) } else { self.portable(qkv, past) }
+    }
+
+    /// The keys that the query at place `query` sees of `seen`.
+    fn visible(&self, query: usize, seen: usize) -> Range<usize> {
+        let first = self.window.map_or(0, |window| (query + 1).saturating_sub(window.get()));
+        first..if self.causal { query + 1 } else { seen }
     }
 
     /// The definition, in candle's own operations.
@@ -101,10 +200,16 @@ impl Attention<'_> {
             let q = heads_first(row.narrow(1, 0, query * size)?.contiguous()?, query, length)?;
             let k = grouped(kv.narrow(1, 0, key * size)?)?;
             let v = grouped(kv.narrow(1, key * size, key * size)?)?;
-            let mut scores = (q.matmul(&k.transpose(1, 2)?)? * f64::from(self.heads.scale()))?;
-            if self.causal {
-                let hidden: Vec<f32> = (0..length)
-                    .flat_map(|q| (0..seen).map(move |k| if k > past_tokens + q { f32::NEG_INFINITY } else { 0.0 }))
+            let mut scores = (q.matmul(&k.transpose(1, 2)?)? * f64::from(self.scale))?;
+            if let Some(bias) = self.bias.tensor(past_tokens, length, seen, qkv.device())? {
+                scores = scores.broadcast_add(&bias)?;
+            }
+            if self.causal || self.window.is_some() {
+                let hidden: Vec<f32> = (past_tokens..seen)
+                    .map(|query| self.visible(query, seen))
+                    .flat_map(|visible| {
+                        (0..seen).map(move |key| if visible.contains(&key) { 0.0 } else { f32::NEG_INFINITY })
+                    })
                     .collect();
                 scores = scores.broadcast_add(&Tensor::from_vec(hidden, (length, seen), qkv.device())?)?;
             }
@@ -187,7 +292,7 @@ impl Attention<'_> {
                 let (member, token) = (i / block.count, block.first + i % block.count);
                 let at = token * width + (head * group + member) * size;
                 for (scaled, value) in scaled.iter_mut().zip(&row[at..at + size]) {
-                    *scaled = value * self.heads.scale();
+                    *scaled = value * self.scale;
                 }
             }
             let queries = Matrix::rows(&scratch.queries, rows, size, size);
@@ -200,13 +305,16 @@ impl Attention<'_> {
             }
 
             for (i, scores) in scratch.scores.chunks_exact_mut(seen).enumerate() {
-                let visible = if self.causal { past_tokens + block.first + i % block.count + 1 } else { seen };
-                let (scores, hidden) = scores.split_at_mut(visible);
+                let place = past_tokens + block.first + i % block.count;
+                let visible = self.visible(place, seen);
+                self.bias.add_to(&mut scores[..visible.end], head * group + i / block.count, place);
+                scores[..visible.start].fill(0.0);
+                scores[visible.end..].fill(0.0);
+                let scores = &mut scores[visible];
                 let greatest = vector::max(scores);
                 let sum = vector::exp_minus_in_place(scores, greatest);
                 // The answer is divided by the sum below: `size` divisions instead of one for each key.
                 scratch.queries[i * size] = 1.0 / sum;
-                hidden.fill(0.0);
             }
 
             let column = (query + key + head) * size;
@@ -233,7 +341,7 @@ impl Attention<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::DType;
     use proptest::prelude::*;
 
     use super::*;
@@ -245,16 +353,31 @@ mod tests {
         Tensor::randn(0_f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
     }
 
+    fn plain(heads: Heads, lengths: &[usize]) -> Attention<'_> {
+        Attention { heads, causal: true, scale: heads.inverse_root(), bias: Bias::None, window: None, lengths }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn the_fused_form_equals_the_definition(
             lengths in prop::collection::vec(0_usize..70, 1..5),
             past in prop_oneof![Just(0_usize), 1_usize..50],
             key in 1_usize..4, group in 1_usize..4, causal: bool,
+            scale in 0.1_f32..1.0,
+            bias in 0..3, reach in 0_usize..40,
+            window in prop::option::of(1_usize..60),
         ) {
             let heads = Heads { query: key * group, key, size: 8 };
-            let attention = Attention { heads, causal, lengths: &lengths };
+            let numbers: Vec<f32> =
+                (0..heads.query * (2 * reach + 1)).map(|i| ((i * 7_919) % 1_000) as f32 / 400.0 - 1.0).collect();
+            let bias = match bias {
+                0 => Bias::None,
+                1 => Bias::Alibi { slopes: &numbers[..heads.query] },
+                _ => Bias::Table { values: &numbers, reach },
+            };
+            let window = window.and_then(NonZeroUsize::new);
+            let attention = Attention { heads, causal, scale, bias, window, lengths: &lengths };
             let tokens: usize = lengths.iter().sum();
             let qkv = random(tokens, heads.qkv_width());
             let past = random(past, heads.kv_width());
@@ -268,11 +391,33 @@ mod tests {
         }
     }
 
+    /// Both forms take the bias and the window from the same lines; here they are counted out by hand.
+    #[test]
+    fn bias_and_window_are_what_they_say() {
+        let slopes = [0.5, 0.25];
+        let table: Vec<f32> = (0..10).map(|i| i as f32).collect();
+        let mut alibi = [0.0; 4];
+        Bias::Alibi { slopes: &slopes }.add_to(&mut alibi, 1, 2);
+        assert_eq!(alibi, [-0.5, -0.25, 0.0, -0.25]);
+        let mut looked_up = [0.0; 7];
+        Bias::Table { values: &table, reach: 2 }.add_to(&mut looked_up, 1, 3);
+        assert_eq!(looked_up, [5.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.0]);
+
+        let heads = Heads { query: 2, key: 2, size: 4 };
+        let windowed = Attention { window: NonZeroUsize::new(3), ..plain(heads, &[]) };
+        assert_eq!(windowed.visible(1, 9), 0..2);
+        assert_eq!(windowed.visible(5, 9), 3..6);
+        assert_eq!(Attention { causal: false, ..windowed }.visible(5, 9), 3..9);
+    }
+
     #[test]
     fn a_batch_that_does_not_add_up_is_refused() {
         let heads = Heads { query: 2, key: 1, size: 4 };
-        let attention = Attention { heads, causal: true, lengths: &[3] };
+        let attention = plain(heads, &[3]);
         assert!(attention.forward(&random(4, heads.qkv_width()), &random(0, heads.kv_width())).is_err());
         assert!(attention.forward(&random(3, heads.qkv_width()), &random(2, 3)).is_err());
+        let attention = Attention { bias: Bias::Alibi { slopes: &[1.0] }, ..attention };
+        let error = attention.forward(&random(3, heads.qkv_width()), &random(0, heads.kv_width())).unwrap_err();
+        assert!(error.to_string().contains("for 2 heads"), "{error}");
     }
 }

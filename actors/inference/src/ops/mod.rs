@@ -7,7 +7,7 @@ mod matmul;
 mod rotary;
 mod vector;
 
-pub(crate) use attention::{Attention, Heads};
+pub(crate) use attention::{Attention, Bias, Heads};
 pub(crate) use elementwise::{add, gelu, linear, swiglu};
 pub(crate) use log_prob::{Target, log_probabilities};
 pub(crate) use rotary::Rotary;
