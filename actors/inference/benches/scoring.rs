@@ -94,7 +94,7 @@ async fn main() {
     let ids: Vec<u32> = (0..single_tokens as usize / completions).map(|_| rng.random_range(20..40_000)).collect();
     let started = Spent::so_far(&*clock);
     for _ in 0..completions {
-        let (states, _) = network.prefill(&ids).unwrap();
+        let (states, _) = network.body.prefill(&ids).unwrap();
         network.logits(&states).unwrap();
     }
     let reference = Spent::so_far(&*clock).since(&started);

@@ -194,7 +194,7 @@ impl Device {
             match (job, self.networks.get(&model)) {
                 (Job::Embed(job), Some(Network::Encoder(_))) => embeds.push(job),
                 (Job::LogProb(job), Some(Network::CausalLm(network))) => {
-                    self.log_probabilities(network.as_ref(), job, closing);
+                    self.log_probabilities(network, job, closing);
                 }
                 (job, _) => job.refuse(InferenceError::Device {
                     model: model.clone(),
@@ -243,7 +243,7 @@ impl Device {
         }
     }
 
-    fn log_probabilities(&self, network: &dyn CausalLm, job: LogProbJob, closing: &AtomicBool) {
+    fn log_probabilities(&self, network: &CausalLm, job: LogProbJob, closing: &AtomicBool) {
         let LogProbJob { model, rows, penalty, reply } = job;
         let distinct = Distinct::of(rows);
         self.count(&self.metrics.deduplicated, &model, distinct.repeated());

@@ -73,6 +73,7 @@ struct Served {
 enum Kind {
     Encoder,
     CausalLm,
+    Classifier,
 }
 
 // === impl LocalEngine ===
@@ -95,6 +96,7 @@ impl LocalEngine {
             let kind = match &loaded.network {
                 Network::Encoder(_) => Kind::Encoder,
                 Network::CausalLm(_) => Kind::CausalLm,
+                Network::Classifier(_) | Network::CausalClassifier(_) => Kind::Classifier,
             };
             tracing::info!(
                 model = %source.name,
@@ -239,6 +241,7 @@ impl Kind {
         match self {
             Self::Encoder => "an encoder: it embeds texts",
             Self::CausalLm => "a causal model: it scores completions",
+            Self::Classifier => "a classifier: it judges texts",
         }
     }
 }

@@ -59,15 +59,15 @@ impl SharedPrefix {
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn compute(model: &dyn CausalLm, rows: &[ScoredRow]) -> Result<Self> {
+    pub(crate) fn compute(model: &CausalLm, rows: &[ScoredRow]) -> Result<Self> {
         let tokens = longest_common_prefix(rows);
         let ids = rows.first().map_or(&[][..], |row| &row.ids[..tokens]);
         // The state before the first target of any row; the prompt is the same for all.
         let kept_from = rows.iter().map(|row| row.targets().start - 1).min().unwrap_or(0).min(tokens);
         if tokens == 0 {
-            return Ok(Self { tokens, states: None, kept_from, past: model.no_past()? });
+            return Ok(Self { tokens, states: None, kept_from, past: model.body.no_past()? });
         }
-        let (states, past) = model.prefill(ids)?;
+        let (states, past) = model.body.prefill(ids)?;
         let kept = tokens - kept_from;
         let states = if kept == 0 { None } else { Some(states.narrow(0, kept_from, kept)?.contiguous()?) };
         Ok(Self { tokens, states, kept_from, past })
@@ -82,9 +82,9 @@ impl SharedPrefix {
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn score(&self, model: &dyn CausalLm, rows: &[&ScoredRow], penalty: f32) -> Result<Vec<LogProbability>> {
+    pub(crate) fn score(&self, model: &CausalLm, rows: &[&ScoredRow], penalty: f32) -> Result<Vec<LogProbability>> {
         let batch = Packed::new(rows.iter().map(|row| &row.ids[self.tokens..]));
-        let own = if batch.ids().is_empty() { None } else { Some(model.forward(&batch, &self.past)?) };
+        let own = if batch.ids().is_empty() { None } else { Some(model.body.forward(&batch, &self.past)?) };
         let states: Vec<&Tensor> = self.states.iter().chain(&own).collect();
 
         let prefix_states = self.tokens - self.kept_from;

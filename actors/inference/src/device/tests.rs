@@ -5,7 +5,7 @@ use openvalidators_runtime::SystemClock;
 use prometheus::Registry;
 
 use super::*;
-use crate::models::{Past, llama_gguf::tests::tiny};
+use crate::models::{CausalBody, Past, llama_gguf::tests::tiny};
 
 const MODEL: &str = "double";
 
@@ -190,14 +190,14 @@ async fn a_full_queue_makes_callers_wait() {
     assert_eq!(ninth.await.unwrap().unwrap(), [9.0]);
 }
 
-/// A causal network that counts its batches and fails on rows with a certain token.
-struct Counting {
-    network: crate::models::llama_gguf::Llama,
+/// A causal network whose batches say that they begin and wait to be let go on.
+struct Gated {
+    network: Box<dyn CausalBody>,
     began: SyncSender<()>,
     go_on: Mutex<Receiver<()>>,
 }
 
-impl CausalLm for Counting {
+impl CausalBody for Gated {
     fn context_tokens(&self) -> usize {
         self.network.context_tokens()
     }
@@ -209,11 +209,11 @@ impl CausalLm for Counting {
         self.go_on.lock().recv().unwrap();
         self.network.forward(batch, past)
     }
-    fn prefill(&self, ids: &[u32]) -> candle_core::Result<(Tensor, Past)> {
-        self.network.prefill(ids)
+    fn extend(&self, ids: &[u32], past: &Past) -> candle_core::Result<(Tensor, Past)> {
+        self.network.extend(ids, past)
     }
-    fn logits(&self, states: &Tensor) -> candle_core::Result<Tensor> {
-        self.network.logits(states)
+    fn normalised(&self, states: &Tensor) -> candle_core::Result<Tensor> {
+        self.network.normalised(states)
     }
 }
 
@@ -221,8 +221,9 @@ impl CausalLm for Counting {
 async fn scoring_stops_between_batches_when_its_caller_has_gone() {
     let (begin, began) = sync_channel(8);
     let (go_on, wait) = sync_channel(8);
-    let network = Counting { network: tiny(), began: begin, go_on: Mutex::new(wait) };
-    let (device, metrics) = spawn(Network::CausalLm(Box::new(network)), 3);
+    let CausalLm { body, head } = tiny();
+    let network = CausalLm::new(Gated { network: body, began: begin, go_on: Mutex::new(wait) }, head);
+    let (device, metrics) = spawn(Network::CausalLm(network), 3);
     let rows = (0..5).map(|i| ScoredRow { ids: vec![1, 2, 10 + i, 20, 30], prompt_tokens: 2 }).collect();
     let (reply, answer) = oneshot::channel();
     device.submit(Job::LogProb(LogProbJob { model: ModelName::new(MODEL), rows, penalty: 1.2, reply })).await;

@@ -11,12 +11,12 @@ use std::io::{Read, Seek};
 use candle_core::{Device, Result, Tensor, quantized::gguf_file};
 use candle_nn::{Embedding, Linear, Module, RmsNorm};
 
-use super::{CausalLm, Network, Packed, Past, nothing};
+use super::{CausalBody, CausalLm, Network, Packed, Past, nothing};
 use crate::ops::{self, Attention, Bias, Heads, Rotary};
 
 /// Makes the network from an open file.
 pub(crate) fn build<R: Read + Seek>(content: &gguf_file::Content, reader: &mut R, device: &Device) -> Result<Network> {
-    Ok(Network::CausalLm(Box::new(Llama::load(content, reader, device)?)))
+    Ok(Network::CausalLm(Llama::load(content, reader, device)?))
 }
 
 /// What the metadata of the file says of the network, under keys `llama.*`.
@@ -85,7 +85,6 @@ pub(crate) struct Llama {
     words: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    head: Linear,
     rotary: Rotary,
     device: Device,
 }
@@ -151,23 +150,27 @@ impl<R: Read + Seek> Weights<'_, R> {
 
 impl Llama {
     /// Reads the network whose metadata `content` is from `reader`.
-    pub(crate) fn load<R: Read + Seek>(content: &gguf_file::Content, reader: &mut R, device: &Device) -> Result<Self> {
+    pub(crate) fn load<R: Read + Seek>(
+        content: &gguf_file::Content,
+        reader: &mut R,
+        device: &Device,
+    ) -> Result<CausalLm> {
         let config = Config::from_metadata(content)?;
         let mut file = Weights { content, reader, device };
         let words = file.get("token_embd.weight")?;
         let head =
             if content.tensor_infos.contains_key("output.weight") { file.get("output.weight")? } else { words.clone() };
-        Ok(Self {
+        let body = Self {
             words: Embedding::new(words, config.embedding_length),
             layers: (0..config.block_count)
                 .map(|index| Layer::load(&mut file, index, &config))
                 .collect::<Result<_>>()?,
             norm: RmsNorm::new(file.get("output_norm.weight")?, config.rms_epsilon),
-            head: Linear::new(head, None),
             rotary: Rotary::new(config.rope_freq_base, config.heads().size, config.context_length, device)?,
             device: device.clone(),
             config,
-        })
+        };
+        Ok(CausalLm::new(body, Linear::new(head, None)))
     }
 
     /// Runs `batch` after `past`, handing each layer's queries, keys and values to `keep`.
@@ -196,7 +199,7 @@ impl Llama {
     }
 }
 
-impl CausalLm for Llama {
+impl CausalBody for Llama {
     fn context_tokens(&self) -> usize {
         self.config.context_length
     }
@@ -210,19 +213,18 @@ impl CausalLm for Llama {
         self.run(batch, past, |_| Ok(()))
     }
 
-    fn prefill(&self, ids: &[u32]) -> Result<(Tensor, Past)> {
+    fn extend(&self, ids: &[u32], past: &Past) -> Result<(Tensor, Past)> {
         let heads = self.config.heads();
-        let mut layers = Vec::with_capacity(self.layers.len());
-        let states = self.run(&Packed::new([ids]), &self.no_past()?, |qkv| {
-            layers.push(qkv.narrow(1, heads.query_width(), heads.kv_width())?.contiguous()?);
+        let mut own = Vec::with_capacity(self.layers.len());
+        let states = self.run(&Packed::new([ids]), past, |qkv| {
+            own.push(qkv.narrow(1, heads.query_width(), heads.kv_width())?.contiguous()?);
             Ok(())
         })?;
-        Ok((states, Past { tokens: ids.len(), layers }))
+        Ok((states, past.followed_by(ids.len(), own)?))
     }
 
-    /// The last norm and the head: applied here, so that only rows whose logits are wanted pay for them.
-    fn logits(&self, states: &Tensor) -> Result<Tensor> {
-        ops::linear(&self.head, &self.norm.forward(states)?)
+    fn normalised(&self, states: &Tensor) -> Result<Tensor> {
+        self.norm.forward(states)
     }
 }
 

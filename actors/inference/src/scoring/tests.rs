@@ -3,14 +3,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::models::llama_gguf::tests::tiny;
 
-fn score_together(model: &dyn CausalLm, rows: &[ScoredRow], penalty: f32) -> Vec<LogProbability> {
+fn score_together(model: &CausalLm, rows: &[ScoredRow], penalty: f32) -> Vec<LogProbability> {
     let prefix = SharedPrefix::compute(model, rows).unwrap();
     prefix.score(model, &rows.iter().collect::<Vec<_>>(), penalty).unwrap()
 }
 
 /// The reference's order of work: one row at a time, all positions, all logits, the penalty position by position.
-fn by_the_book(model: &dyn CausalLm, row: &ScoredRow, penalty: f64) -> f64 {
-    let (states, _) = model.prefill(&row.ids).unwrap();
+fn by_the_book(model: &CausalLm, row: &ScoredRow, penalty: f64) -> f64 {
+    let (states, _) = model.body.prefill(&row.ids).unwrap();
     let logits: Vec<Vec<f32>> = model.logits(&states).unwrap().to_vec2().unwrap();
     let (start, length) = (row.prompt_tokens, row.ids.len());
     let mut logits: Vec<Vec<f64>> =

@@ -72,11 +72,11 @@ pub(crate) fn write_tiny(path: &Path) -> HashMap<String, QTensor> {
 }
 
 /// A tiny network, for tests elsewhere in the crate.
-pub(crate) fn tiny() -> Llama {
+pub(crate) fn tiny() -> CausalLm {
     tiny_and_weights().0
 }
 
-fn tiny_and_weights() -> (Llama, HashMap<String, Vec<Vec<f64>>>) {
+fn tiny_and_weights() -> (CausalLm, HashMap<String, Vec<Vec<f64>>>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     let weights = write_tiny(&path)
@@ -171,7 +171,7 @@ fn logits_equal_the_network_by_hand() {
     let (llama, weights) = tiny_and_weights();
     for length in [1, 2, 50] {
         let ids = ids(length, length);
-        let (states, past) = llama.prefill(&ids).unwrap();
+        let (states, past) = llama.body.prefill(&ids).unwrap();
         assert_eq!(past.tokens(), length);
         let logits = llama.logits(&states.narrow(0, length - 1, 1).unwrap()).unwrap();
         let logits: Vec<f32> = logits.squeeze(0).unwrap().to_vec1().unwrap();
@@ -185,13 +185,13 @@ fn logits_equal_the_network_by_hand() {
 fn a_row_depends_neither_on_its_batch_nor_on_how_its_past_was_computed() {
     let llama = tiny();
     let prefix = ids(70, 3);
-    let (_, past) = llama.prefill(&prefix).unwrap();
+    let (_, past) = llama.body.prefill(&prefix).unwrap();
     let rows: Vec<Vec<u32>> = [1, 40, 0, 90, 33].iter().map(|&n| ids(n, n)).collect();
-    let together = llama.forward(&Packed::new(rows.iter().map(Vec::as_slice)), &past).unwrap();
+    let together = llama.body.forward(&Packed::new(rows.iter().map(Vec::as_slice)), &past).unwrap();
     let mut start = 0;
     for row in rows.iter().filter(|row| !row.is_empty()) {
         let whole: Vec<u32> = prefix.iter().chain(row).copied().collect();
-        let (alone, _) = llama.prefill(&whole).unwrap();
+        let (alone, _) = llama.body.prefill(&whole).unwrap();
         let alone = alone.narrow(0, prefix.len(), row.len()).unwrap();
         assert!(largest_difference(&together.narrow(0, start, row.len()).unwrap(), &alone) < 1e-4);
         start += row.len();
@@ -199,11 +199,26 @@ fn a_row_depends_neither_on_its_batch_nor_on_how_its_past_was_computed() {
 }
 
 #[test]
+fn a_past_extended_twice_is_the_past_of_the_whole() {
+    let llama = tiny();
+    let whole = ids(90, 5);
+    let (states, past) = llama.body.prefill(&whole).unwrap();
+    let (_, first) = llama.body.prefill(&whole[..30]).unwrap();
+    let (_, second) = llama.body.extend(&whole[30..31], &first).unwrap();
+    let (rest, third) = llama.body.extend(&whole[31..], &second).unwrap();
+    assert_eq!((first.tokens(), second.tokens(), third.tokens()), (30, 31, 90));
+    assert!(largest_difference(&states.narrow(0, 31, 59).unwrap(), &rest) < 1e-4);
+    for (once, thrice) in past.layers.iter().zip(&third.layers) {
+        assert!(largest_difference(once, thrice) < 1e-4);
+    }
+}
+
+#[test]
 fn a_row_past_the_context_is_an_error() {
     let llama = tiny();
-    let (_, past) = llama.prefill(&ids(100, 1)).unwrap();
+    let (_, past) = llama.body.prefill(&ids(100, 1)).unwrap();
     let row = ids(CONTEXT - 99, 2);
-    let error = llama.forward(&Packed::new([row.as_slice()]), &past).unwrap_err().to_string();
+    let error = llama.body.forward(&Packed::new([row.as_slice()]), &past).unwrap_err().to_string();
     assert!(error.contains("161 tokens in a model of 160"), "{error}");
 }
 
@@ -228,14 +243,14 @@ fn greedy_continuation_of_the_capital_of_france_is_paris() {
     };
     let content = gguf_file::Content::read(&mut file).unwrap();
     let llama = Llama::load(&content, &mut file, &Device::Cpu).unwrap();
-    let tokenizer = crate::tokenizer::TextTokenizer::from_gguf(&content, llama.context_tokens()).unwrap();
+    let tokenizer = crate::tokenizer::TextTokenizer::from_gguf(&content, llama.body.context_tokens()).unwrap();
     for text in ["In 2024, naïve 東京 🙂  two  spaces\n\ttabs", "don't I'll 3.14159"] {
         assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()), text);
     }
     let mut ids = tokenizer.encode("The capital of France is").unwrap();
     assert_eq!(ids.len(), 5, "one token for each word");
     for _ in 0..3 {
-        let (states, _) = llama.prefill(&ids).unwrap();
+        let (states, _) = llama.body.prefill(&ids).unwrap();
         let logits = llama.logits(&states.narrow(0, ids.len() - 1, 1).unwrap()).unwrap();
         ids.push(logits.squeeze(0).unwrap().argmax(0).unwrap().to_scalar().unwrap());
     }
