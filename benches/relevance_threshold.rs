@@ -166,7 +166,8 @@ async fn engine() -> LocalEngine {
 
 async fn embed(engine: &LocalEngine, texts: Vec<String>) -> Vec<Arc<[f32]>> {
     let texts = texts.into_iter().map(Arc::from).collect();
-    engine.embed(Embed { model: ModelName::new(MODEL), texts, pooling: Pooling::MeanNormalised }).await.unwrap()
+    let request = Embed { model: ModelName::new(MODEL), texts, pooling: Pooling::MeanNormalised };
+    engine.embed(request).await.unwrap().into_iter().collect::<Result<_, _>>().unwrap()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {

@@ -15,7 +15,7 @@ use candle_core::{
 };
 use candle_nn::Linear;
 use openvalidators_inference::{Config, Engine, LocalEngine, Metrics, ModelSource, models::Network};
-use openvalidators_messages::inference::{Embed, LogProb, ModelName, Pooling};
+use openvalidators_messages::inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling, Row};
 use openvalidators_runtime::{Clock, SystemClock};
 use prometheus::Registry;
 use rand::{Rng, SeedableRng};
@@ -29,6 +29,10 @@ const WORDS: [&str; 40] = [
     "which", "warms", "ocean", "current", "in", "winter", "there", "are", "many", "reasons", "to", "walk", "home",
     "early", "today",
 ];
+
+fn scored(answer: Result<Vec<Row<LogProbability>>, InferenceError>) -> Vec<LogProbability> {
+    answer.unwrap().into_iter().collect::<Result<_, _>>().unwrap()
+}
 
 /// Sentences of `words` words, near as many tokens.
 fn text(rng: &mut ChaCha8Rng, words: usize) -> String {
@@ -79,13 +83,13 @@ async fn main() {
 
     let tokens = || metrics.tokens.with_label_values(&[SMOLLM]).get();
     let (started, before) = (Spent::so_far(&*clock), tokens());
-    let together = engine.log_prob(request(&texts)).await.unwrap();
+    let together = scored(engine.log_prob(request(&texts)).await);
     let (shared, shared_tokens) = (Spent::so_far(&*clock).since(&started), tokens() - before);
 
     let (started, before) = (Spent::so_far(&*clock), tokens());
     let mut farthest = 0.0_f32;
     for (text, together) in texts.iter().zip(&together) {
-        let alone = engine.log_prob(request(std::slice::from_ref(text))).await.unwrap()[0];
+        let alone = scored(engine.log_prob(request(std::slice::from_ref(text))).await)[0];
         farthest = farthest.max((alone.mean.unwrap() - together.mean.unwrap()).abs());
     }
     let (single, single_tokens) = (Spent::so_far(&*clock).since(&started), tokens() - before);

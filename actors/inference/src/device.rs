@@ -4,6 +4,8 @@
 //! model are computed as one, whoever asked; a job whose caller has gone is dropped; a batch that fails, by an error or a
 //! panic, is split until the row that fails stands alone. Networks hold nothing but weights, so a panic leaves nothing
 //! half done.
+//!
+//! What a job does is beside what it computes: [`crate::embedding`], [`crate::scoring`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,42 +17,30 @@ use std::{
     thread::JoinHandle,
 };
 
-use openvalidators_messages::inference::{InferenceError, LogProbability, ModelName, Pooling};
+use openvalidators_messages::inference::{InferenceError, LogProbability, ModelName, Row, RowFailed};
 use openvalidators_runtime::SharedClock;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    batching::{Distinct, compute_or_split, cut},
-    embedding,
+    embedding::EmbedWork,
     metrics::Metrics,
-    models::{self, CausalLm, Encoder, Network, Packed},
-    scoring::{ScoredRow, SharedPrefix},
+    models::{self, Network},
+    scoring::LogProbWork,
 };
 
-/// Tokenised work. Dropping the receiver of `reply` cancels it.
+/// A request in tokens.
 pub(crate) enum Job {
-    Embed(EmbedJob),
-    LogProb(LogProbJob),
+    Embed(Asked<EmbedWork, Arc<[f32]>>),
+    LogProb(Asked<LogProbWork, LogProbability>),
 }
 
-/// Embeddings of some rows of ids.
-pub(crate) struct EmbedJob {
+/// What is asked of a model, and where the answer goes: one `T` for each row. Dropping the receiver cancels it.
+pub(crate) struct Asked<W, T> {
     pub(crate) model: ModelName,
-    pub(crate) rows: Vec<Arc<[u32]>>,
-    pub(crate) pooling: Pooling,
-    pub(crate) reply: Reply<Arc<[f32]>>,
+    pub(crate) work: W,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Row<T>>, InferenceError>>,
 }
-
-/// Log-probabilities of completions of one prompt.
-pub(crate) struct LogProbJob {
-    pub(crate) model: ModelName,
-    pub(crate) rows: Vec<ScoredRow>,
-    pub(crate) penalty: f32,
-    pub(crate) reply: Reply<LogProbability>,
-}
-
-type Reply<T> = oneshot::Sender<Result<Vec<T>, InferenceError>>;
 
 /// The running thread, from outside.
 pub(crate) struct DeviceThread {
@@ -112,28 +102,41 @@ impl Drop for DeviceThread {
     }
 }
 
+// === impl Asked ===
+
+impl<W, T> Asked<W, T> {
+    /// Whether nobody waits for the answer.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    pub(crate) fn refuse(self, error: InferenceError) {
+        // A caller that has gone needs no answer.
+        drop(self.reply.send(Err(error)));
+    }
+}
+
 // === impl Job ===
 
 impl Job {
-    fn abandoned(&self) -> bool {
+    fn is_abandoned(&self) -> bool {
         match self {
-            Self::Embed(job) => job.reply.is_closed(),
-            Self::LogProb(job) => job.reply.is_closed(),
+            Self::Embed(asked) => asked.is_abandoned(),
+            Self::LogProb(asked) => asked.is_abandoned(),
         }
     }
 
     fn model(&self) -> &ModelName {
         match self {
-            Self::Embed(job) => &job.model,
-            Self::LogProb(job) => &job.model,
+            Self::Embed(asked) => &asked.model,
+            Self::LogProb(asked) => &asked.model,
         }
     }
 
     fn refuse(self, error: InferenceError) {
-        // A caller that has gone needs no answer.
         match self {
-            Self::Embed(job) => drop(job.reply.send(Err(error))),
-            Self::LogProb(job) => drop(job.reply.send(Err(error))),
+            Self::Embed(asked) => asked.refuse(error),
+            Self::LogProb(asked) => asked.refuse(error),
         }
     }
 }
@@ -187,7 +190,7 @@ impl Device {
         let started = self.clock.now();
         let mut embeds = Vec::new();
         for job in turn {
-            if job.abandoned() {
+            if job.is_abandoned() {
                 self.count(&self.metrics.abandoned, &model, 1);
                 continue;
             }
@@ -211,83 +214,13 @@ impl Device {
         self.metrics.busy_seconds.with_label_values(&[&*model.0]).inc_by(busy.as_secs_f64());
     }
 
-    fn embed(&self, network: &dyn Encoder, model: &ModelName, jobs: Vec<EmbedJob>, closing: &AtomicBool) {
-        let distinct = Distinct::of(jobs.iter().flat_map(|job| job.rows.iter().cloned()));
-        self.count(&self.metrics.deduplicated, model, distinct.repeated());
-        let lengths: Vec<usize> = distinct.items.iter().map(|row| row.len()).collect();
-        let mut means = vec![Err(InferenceError::Closed); lengths.len()];
-        for batch in cut(&lengths, self.batch_tokens) {
-            if closing.load(Ordering::Acquire) || jobs.iter().all(|job| job.reply.is_closed()) {
-                break;
-            }
-            compute_or_split(
-                &batch,
-                &mut |rows: &[usize]| {
-                    let packed = Packed::new(rows.iter().map(|&row| &*distinct.items[row]));
-                    self.compute(model, packed.ids().len(), || embedding::means(network, &packed))
-                },
-                &mut |row, mean| means[row] = mean,
-            );
-        }
-        let mut places = distinct.places.as_slice();
-        for job in jobs {
-            let (own, rest) = places.split_at(job.rows.len());
-            places = rest;
-            let answer = own
-                .iter()
-                .map(|&place| {
-                    means[place].as_ref().map(|mean| embedding::pooled(mean, job.pooling)).map_err(Clone::clone)
-                })
-                .collect();
-            self.answer(model, job.reply, answer);
-        }
-    }
-
-    fn log_probabilities(&self, network: &CausalLm, job: LogProbJob, closing: &AtomicBool) {
-        let LogProbJob { model, rows, penalty, reply } = job;
-        let distinct = Distinct::of(rows);
-        self.count(&self.metrics.deduplicated, &model, distinct.repeated());
-        let nothing = LogProbability { mean: None, tokens: 0 };
-        let (places, judged): (Vec<usize>, Vec<ScoredRow>) =
-            distinct.items.iter().cloned().enumerate().filter(|(_, row)| !row.targets().is_empty()).unzip();
-
-        let mut scores = vec![Ok(nothing); distinct.items.len()];
-        if !judged.is_empty() {
-            let prefix = match self.compute(&model, 0, || SharedPrefix::compute(network, &judged)) {
-                Ok(prefix) => prefix,
-                Err(error) => return self.answer(&model, reply, Err(error)),
-            };
-            self.count(&self.metrics.tokens, &model, prefix.tokens());
-            let lengths: Vec<usize> = judged.iter().map(|row| row.ids.len() - prefix.tokens()).collect();
-            for batch in cut(&lengths, self.batch_tokens) {
-                if reply.is_closed() {
-                    return self.count(&self.metrics.abandoned, &model, 1);
-                }
-                if closing.load(Ordering::Acquire) {
-                    return self.answer(&model, reply, Err(InferenceError::Closed));
-                }
-                compute_or_split(
-                    &batch,
-                    &mut |batch: &[usize]| {
-                        let tokens = batch.iter().map(|&row| lengths[row]).sum();
-                        let batch: Vec<&ScoredRow> = batch.iter().map(|&row| &judged[row]).collect();
-                        self.compute(&model, tokens, || prefix.score(network, &batch, penalty))
-                    },
-                    &mut |row, score| scores[places[row]] = score,
-                );
-            }
-        }
-        let answer = distinct.places.iter().map(|&place| scores[place].clone()).collect();
-        self.answer(&model, reply, answer);
-    }
-
     /// Runs `work` on the device's threads; an error or a panic becomes a value.
-    fn compute<T: Send>(
+    pub(crate) fn compute<T: Send>(
         &self,
         model: &ModelName,
         tokens: usize,
         work: impl FnOnce() -> candle_core::Result<T> + Send,
-    ) -> Result<T, InferenceError> {
+    ) -> Row<T> {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.threads.install(work)));
         let reason = match outcome {
             Ok(Ok(value)) => {
@@ -300,16 +233,25 @@ impl Device {
         };
         self.count(&self.metrics.failures, model, 1);
         tracing::warn!(%model, tokens, reason, "a batch failed on the device");
-        Err(InferenceError::Device { model: model.clone(), reason })
+        Err(RowFailed { reason: reason.into() })
     }
 
-    fn answer<T>(&self, model: &ModelName, reply: Reply<T>, answer: Result<Vec<T>, InferenceError>) {
+    /// Answers `asked`. A row that failed beside others that did not is the caller's to see; where all failed, it is the
+    /// device that did.
+    pub(crate) fn answer<W, T>(&self, asked: Asked<W, T>, rows: Vec<Row<T>>) {
+        let Asked { model, reply, .. } = asked;
+        let answer = match rows.iter().find_map(|row| row.as_ref().err()) {
+            Some(failed) if rows.iter().all(Result::is_err) => {
+                Err(InferenceError::Device { model: model.clone(), reason: failed.reason.to_string() })
+            }
+            _ => Ok(rows),
+        };
         if reply.send(answer).is_err() {
-            self.count(&self.metrics.abandoned, model, 1);
+            self.count(&self.metrics.abandoned, &model, 1);
         }
     }
 
-    fn count(&self, counter: &prometheus::IntCounterVec, model: &ModelName, by: usize) {
+    pub(crate) fn count(&self, counter: &prometheus::IntCounterVec, model: &ModelName, by: usize) {
         counter.with_label_values(&[&*model.0]).inc_by(by as u64);
     }
 }

@@ -4,17 +4,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use candle_core::Device as CandleDevice;
-use openvalidators_messages::inference::{Embed, InferenceError, LoadedModel, LogProb, LogProbability, ModelName};
+use openvalidators_messages::inference::{Embed, InferenceError, LoadedModel, LogProb, LogProbability, ModelName, Row};
 use openvalidators_runtime::SharedClock;
 use tokio::sync::oneshot;
 
 use crate::{
     catalogue::{self, LoadError, ModelSource},
     config::Config,
-    device::{Device, DeviceThread, EmbedJob, Job, LogProbJob},
+    device::{Asked, Device, DeviceThread, Job},
+    embedding::EmbedWork,
     metrics::Metrics,
     models::Network,
-    scoring::ScoredRow,
+    scoring::{LogProbWork, ScoredRow},
     tokenizer::TextTokenizer,
 };
 
@@ -25,14 +26,14 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// [`InferenceError::WrongModel`] when the model is not there or no encoder; else what the device said.
-    async fn embed(&self, request: Embed) -> Result<Vec<Arc<[f32]>>, InferenceError>;
+    async fn embed(&self, request: Embed) -> Result<Vec<Row<Arc<[f32]>>>, InferenceError>;
 
     /// One log-probability for each completion.
     ///
     /// # Errors
     /// [`InferenceError::WrongModel`] when the model is not there or not causal, [`InferenceError::PromptTooLong`] when
     /// no completion fits behind the prompt; else what the device said.
-    async fn log_prob(&self, request: LogProb) -> Result<Vec<LogProbability>, InferenceError>;
+    async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError>;
 
     /// The models it answers for.
     async fn models(&self) -> Vec<LoadedModel>;
@@ -149,12 +150,15 @@ impl LocalEngine {
         Err(InferenceError::WrongModel { model: name.clone(), asked, reason })
     }
 
-    async fn ask<T>(
+    /// Hands `work` to the device and waits for its answer.
+    async fn ask<W, T>(
         &self,
-        job: Job,
-        answer: oneshot::Receiver<Result<Vec<T>, InferenceError>>,
-    ) -> Result<Vec<T>, InferenceError> {
-        self.device.submit(job).await;
+        model: ModelName,
+        work: W,
+        job: impl FnOnce(Asked<W, T>) -> Job,
+    ) -> Result<Vec<Row<T>>, InferenceError> {
+        let (reply, answer) = oneshot::channel();
+        self.device.submit(job(Asked { model, work, reply })).await;
         // A job that is dropped unanswered found the thread closed.
         answer.await.unwrap_or(Err(InferenceError::Closed))
     }
@@ -162,7 +166,7 @@ impl LocalEngine {
 
 #[async_trait]
 impl Engine for LocalEngine {
-    async fn embed(&self, request: Embed) -> Result<Vec<Arc<[f32]>>, InferenceError> {
+    async fn embed(&self, request: Embed) -> Result<Vec<Row<Arc<[f32]>>>, InferenceError> {
         let Embed { model, texts, pooling } = request;
         let served = self.served(&model, Kind::Encoder, "embeddings")?;
         if texts.is_empty() {
@@ -170,11 +174,10 @@ impl Engine for LocalEngine {
         }
         let rows =
             served.tokenise(move |served| texts.iter().map(|text| Ok(served.encode(text)?.into())).collect()).await?;
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::Embed(EmbedJob { model, rows, pooling, reply }), answer).await
+        self.ask(model, EmbedWork { rows, pooling }, Job::Embed).await
     }
 
-    async fn log_prob(&self, request: LogProb) -> Result<Vec<LogProbability>, InferenceError> {
+    async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError> {
         let LogProb { model, prompt, completions, repetition_penalty: penalty } = request;
         let served = self.served(&model, Kind::CausalLm, "log-probabilities")?;
         if !(penalty.is_finite() && penalty > 0.0) {
@@ -185,8 +188,7 @@ impl Engine for LocalEngine {
             return Ok(Vec::new());
         }
         let rows = served.tokenise(move |served| served.scored_rows(&prompt, &completions)).await?;
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::LogProb(LogProbJob { model, rows, penalty, reply }), answer).await
+        self.ask(model, LogProbWork { rows, penalty }, Job::LogProb).await
     }
 
     async fn models(&self) -> Vec<LoadedModel> {

@@ -9,12 +9,17 @@
 //! its keys and values serve every row; it is a prefix of token *ids*, because a merge may cross the boundary between
 //! prompt and completion. Logits are taken where a completion token is judged and nowhere else.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use candle_core::{Result, Tensor};
-use openvalidators_messages::inference::LogProbability;
+use openvalidators_messages::inference::{InferenceError, LogProbability, Row};
 
 use crate::{
+    batching::{Distinct, compute_or_split, cut},
+    device::{Asked, Device},
     models::{CausalLm, Packed, Past},
     ops::{self, Target},
 };
@@ -22,6 +27,12 @@ use crate::{
 /// Rows of logits computed at once. Every product reads all words of the head again, so it should have many rows; 256 rows
 /// of 50,000 words are 50 MB.
 const LOGIT_ROWS: usize = 256;
+
+/// Completions of one prompt.
+pub(crate) struct LogProbWork {
+    pub(crate) rows: Vec<ScoredRow>,
+    pub(crate) penalty: f32,
+}
 
 /// A prompt and one completion, tokenised together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +51,54 @@ pub(crate) struct SharedPrefix {
     states: Option<Tensor>,
     kept_from: usize,
     past: Past,
+}
+
+impl Device {
+    /// Serves `asked` by `network`, which computes what all rows begin with once.
+    pub(crate) fn log_probabilities(
+        &self,
+        network: &CausalLm,
+        mut asked: Asked<LogProbWork, LogProbability>,
+        closing: &AtomicBool,
+    ) {
+        let (model, penalty) = (asked.model.clone(), asked.work.penalty);
+        let distinct = Distinct::of(std::mem::take(&mut asked.work.rows));
+        self.count(&self.metrics.deduplicated, &model, distinct.repeated());
+        let nothing = LogProbability { mean: None, tokens: 0 };
+        let (places, judged): (Vec<usize>, Vec<ScoredRow>) =
+            distinct.items.iter().cloned().enumerate().filter(|(_, row)| !row.targets().is_empty()).unzip();
+
+        let mut scores: Vec<Row<LogProbability>> = vec![Ok(nothing); distinct.items.len()];
+        if !judged.is_empty() {
+            let prefix = match self.compute(&model, 0, || SharedPrefix::compute(network, &judged)) {
+                Ok(prefix) => prefix,
+                // No row can do without it.
+                Err(failed) => {
+                    return asked.refuse(InferenceError::Device { model, reason: failed.reason.to_string() });
+                }
+            };
+            self.count(&self.metrics.tokens, &model, prefix.tokens());
+            let lengths: Vec<usize> = judged.iter().map(|row| row.ids.len() - prefix.tokens()).collect();
+            for batch in cut(&lengths, self.batch_tokens) {
+                if asked.is_abandoned() {
+                    return self.count(&self.metrics.abandoned, &model, 1);
+                }
+                if closing.load(Ordering::Acquire) {
+                    return asked.refuse(InferenceError::Closed);
+                }
+                compute_or_split(
+                    &batch,
+                    &mut |batch: &[usize]| {
+                        let tokens = batch.iter().map(|&row| lengths[row]).sum();
+                        let batch: Vec<&ScoredRow> = batch.iter().map(|&row| &judged[row]).collect();
+                        self.compute(&model, tokens, || prefix.score(network, &batch, penalty))
+                    },
+                    &mut |row, score| scores[places[row]] = score,
+                );
+            }
+        }
+        self.answer(asked, distinct.places.iter().map(|&place| scores[place].clone()).collect());
+    }
 }
 
 // === impl ScoredRow ===

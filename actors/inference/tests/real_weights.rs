@@ -43,7 +43,8 @@ fn start() -> Option<Arc<LocalEngine>> {
 
 async fn embed(engine: &LocalEngine, texts: &[&str]) -> Vec<Arc<[f32]>> {
     let texts = texts.iter().map(|&text| text.into()).collect();
-    engine.embed(Embed { model: ModelName::new(MINILM), texts, pooling: Pooling::MeanNormalised }).await.unwrap()
+    let request = Embed { model: ModelName::new(MINILM), texts, pooling: Pooling::MeanNormalised };
+    engine.embed(request).await.unwrap().into_iter().collect::<Result<_, _>>().unwrap()
 }
 
 async fn log_prob(engine: &LocalEngine, prompt: &str, completions: &[&str], penalty: f32) -> Vec<LogProbability> {
@@ -53,7 +54,7 @@ async fn log_prob(engine: &LocalEngine, prompt: &str, completions: &[&str], pena
         completions: completions.iter().map(|&text| text.into()).collect(),
         repetition_penalty: penalty,
     };
-    engine.log_prob(request).await.unwrap()
+    engine.log_prob(request).await.unwrap().into_iter().collect::<Result<_, _>>().unwrap()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {

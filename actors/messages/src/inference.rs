@@ -13,7 +13,7 @@ pub struct ModelName(pub Arc<str>);
 
 /// Sentence embeddings: one row for each text, in order. Identical texts are computed once.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Vec<Arc<[f32]>>, InferenceError>")]
+#[rtype(result = "Result<Vec<Row<Arc<[f32]>>>, InferenceError>")]
 pub struct Embed {
     /// An encoder.
     pub model: ModelName,
@@ -36,7 +36,7 @@ pub enum Pooling {
 /// How probable a causal model finds each completion after the prompt: the mean log-probability of the completion's
 /// tokens, in the order of the completions. The shared prefix is computed once.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Vec<LogProbability>, InferenceError>")]
+#[rtype(result = "Result<Vec<Row<LogProbability>>, InferenceError>")]
 pub struct LogProb {
     /// A causal model.
     pub model: ModelName,
@@ -126,7 +126,8 @@ pub enum Part {
     Theirs(Arc<str>),
 }
 
-/// The answer for one row of a request. A row on which the device fails by itself costs no other row its answer.
+/// The answer for one row of a request. A row on which the device fails by itself costs no other row its answer; a
+/// request all of whose rows fail fails with [`InferenceError::Device`].
 pub type Row<T> = Result<T, RowFailed>;
 
 /// The device failed on this row alone, while it served others.
@@ -176,7 +177,7 @@ pub enum InferenceError {
         /// Tokens the model takes, prompt and completion together.
         limit: usize,
     },
-    /// The device refused even a single row.
+    /// The device failed on every row.
     #[error("model `{model}` failed on the device: {reason}")]
     Device {
         /// Which.

@@ -62,7 +62,7 @@ impl RewardFunction for Dpo {
         let asked = step.texts.iter().filter(|text| judged(text)).cloned().collect();
         let mut answers = step.log_probabilities(&self.model, asked, self.repetition_penalty).await?.into_iter();
         let mut reward = |text: &str| match judged(text) {
-            true => answers.next().map(|answer| self.reward(answer)),
+            true => answers.next().flatten().map(|answer| self.reward(answer)),
             false => Some(FLOOR),
         };
         Ok(step.texts.iter().map(|text| reward(text)).collect())

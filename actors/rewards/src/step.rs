@@ -55,7 +55,7 @@ pub struct Embedded {
     pub width: usize,
     /// The base text; `None` when its row had no direction.
     pub base_text: Option<Vec<f32>>,
-    /// One for each text of the step; `None` where a row was not finite, or zero.
+    /// One for each text of the step; `None` where a row was not finite, or zero, or the device failed on it alone.
     pub texts: Vec<Option<Vec<f32>>>,
 }
 
@@ -124,7 +124,7 @@ impl Step {
     /// The base text and all texts through an encoder: asked for once, however many filters want them.
     ///
     /// # Errors
-    /// When the model does not answer, or not with one row for each text.
+    /// When the model does not answer, fails on the base text, or answers with other than one row for each text.
     pub async fn embedded(&self, model: &ModelName) -> Result<Arc<Embedded>, AskError> {
         let cell = Arc::clone(self.embedded.lock().entry(model.clone()).or_default());
         cell.get_or_try_init(|| self.embed(model)).await.cloned()
@@ -137,8 +137,14 @@ impl Step {
         let ask = Embed { model: model.clone(), texts, pooling: Pooling::MeanNormalised };
         let call_failed = |error| AskError::Call { model: model.clone(), asked: ASKED, error };
         let rows = self.inference.embed.call(ask).await.map_err(call_failed)??;
-        let width = rows.first().map_or(0, |row| row.len());
-        if rows.len() != due || width == 0 || rows.iter().any(|row| row.len() != width) {
+        // Every text is compared with the base text: without its row there is nothing to say of any.
+        if let Some(Err(failed)) = rows.first() {
+            let reason = format!("the base text: {failed}");
+            return Err(InferenceError::Device { model: model.clone(), reason }.into());
+        }
+        let mut found = rows.iter().flatten();
+        let width = found.next().map_or(0, |row| row.len());
+        if rows.len() != due || width == 0 || found.any(|row| row.len() != width) {
             return Err(AskError::WrongShape {
                 model: model.clone(),
                 asked: ASKED,
@@ -146,11 +152,12 @@ impl Step {
                 found: format!("{} rows, the first {width} wide", rows.len()),
             });
         }
-        let mut rows = rows.iter().map(|row| unit(row));
+        let mut rows = rows.iter().map(|row| unit(row.as_ref().ok()?));
         Ok(Arc::new(Embedded { width, base_text: rows.next().flatten(), texts: rows.collect() }))
     }
 
-    /// The mean log-probability of each of these completions after the prompt, through a causal model.
+    /// The mean log-probability of each of these completions after the prompt, through a causal model; `None` where the
+    /// device failed on a completion alone.
     ///
     /// # Errors
     /// When the model does not answer, or not with one number for each completion.
@@ -159,7 +166,7 @@ impl Step {
         model: &ModelName,
         completions: Vec<Arc<str>>,
         repetition_penalty: f32,
-    ) -> Result<Vec<LogProbability>, AskError> {
+    ) -> Result<Vec<Option<LogProbability>>, AskError> {
         const ASKED: &str = "log-probabilities";
         let due = completions.len();
         if due == 0 {
@@ -176,7 +183,7 @@ impl Step {
                 found: format!("{}", answers.len()),
             });
         }
-        Ok(answers)
+        Ok(answers.into_iter().map(Result::ok).collect())
     }
 
     /// Values of the texts, put at the places of their completions.

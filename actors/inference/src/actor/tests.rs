@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use openvalidators_messages::inference::{InferenceError, LoadedModel, LogProbability, ModelName, Pooling};
+use openvalidators_messages::inference::{InferenceError, LoadedModel, LogProbability, ModelName, Pooling, Row};
 
 use super::*;
 
@@ -21,13 +21,13 @@ impl Drop for Working {
 
 #[async_trait]
 impl Engine for Endless {
-    async fn embed(&self, _: Embed) -> Result<Vec<Arc<[f32]>>, InferenceError> {
+    async fn embed(&self, _: Embed) -> Result<Vec<Row<Arc<[f32]>>>, InferenceError> {
         self.working.fetch_add(1, Ordering::SeqCst);
         let _working = Working(self.working.clone());
         std::future::pending().await
     }
-    async fn log_prob(&self, request: LogProb) -> Result<Vec<LogProbability>, InferenceError> {
-        Ok(request.completions.iter().map(|text| LogProbability { mean: Some(-1.0), tokens: text.len() }).collect())
+    async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError> {
+        Ok(request.completions.iter().map(|text| Ok(LogProbability { mean: Some(-1.0), tokens: text.len() })).collect())
     }
     async fn models(&self) -> Vec<LoadedModel> {
         Vec::new()
@@ -73,6 +73,6 @@ async fn a_request_nobody_awaits_is_dropped_and_frees_its_place() {
     calls.iter().for_each(|call| call.abort());
     until(|| working.load(Ordering::SeqCst) == 0).await;
     let scores = mailboxes.log_prob.call(request).await.unwrap().unwrap();
-    assert_eq!(scores, [LogProbability { mean: Some(-1.0), tokens: 4 }]);
+    assert_eq!(scores, [Ok(LogProbability { mean: Some(-1.0), tokens: 4 })]);
     assert!(mailboxes.models.call(Models).await.unwrap().is_empty());
 }

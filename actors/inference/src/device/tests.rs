@@ -5,7 +5,12 @@ use openvalidators_runtime::SystemClock;
 use prometheus::Registry;
 
 use super::*;
-use crate::models::{CausalBody, Past, llama_gguf::tests::tiny};
+use openvalidators_messages::inference::Pooling;
+
+use crate::{
+    models::{CausalBody, CausalLm, Encoder, Packed, Past, llama_gguf::tests::tiny},
+    scoring::ScoredRow,
+};
 
 const MODEL: &str = "double";
 
@@ -65,17 +70,19 @@ fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
     (DeviceThread::spawn(device).unwrap(), metrics)
 }
 
-type Answer<T> = oneshot::Receiver<Result<Vec<T>, InferenceError>>;
+type Answer<T> = oneshot::Receiver<Result<Vec<Row<T>>, InferenceError>>;
 
 async fn ask(device: &DeviceThread, ids: &[u32]) -> Answer<Arc<[f32]>> {
     let (reply, answer) = oneshot::channel();
     let rows = ids.iter().map(|&id| Arc::from([id])).collect();
-    device.submit(Job::Embed(EmbedJob { model: ModelName::new(MODEL), rows, pooling: Pooling::Mean, reply })).await;
+    let work = EmbedWork { rows, pooling: Pooling::Mean };
+    device.submit(Job::Embed(Asked { model: ModelName::new(MODEL), work, reply })).await;
     answer
 }
 
+/// The first number of each row, none of which may have failed.
 async fn values(answer: Answer<Arc<[f32]>>) -> Result<Vec<f32>, InferenceError> {
-    answer.await.unwrap().map(|rows| rows.iter().map(|row| row[0]).collect())
+    answer.await.unwrap().map(|rows| rows.iter().map(|row| row.as_ref().unwrap()[0]).collect())
 }
 
 fn count(counter: &prometheus::IntCounterVec) -> u64 {
@@ -92,7 +99,7 @@ async fn a_batch_too_large_is_split_and_the_answer_is_the_same() {
 }
 
 #[tokio::test]
-async fn only_the_callers_of_a_failing_row_are_told_and_a_panic_is_no_end() {
+async fn only_a_failing_row_has_no_answer_and_a_panic_is_no_end() {
     let (network, gate) = gated();
     let (device, metrics) = spawn(Network::Encoder(Box::new(network)), 1_000);
     let first = ask(&device, &[1]).await;
@@ -108,8 +115,9 @@ async fn only_the_callers_of_a_failing_row_are_told_and_a_panic_is_no_end() {
     }
     assert_eq!(values(first).await.unwrap(), [1.0]);
     assert_eq!(values(good).await.unwrap(), [2.0, 3.0]);
-    let told = values(evil).await.unwrap_err().to_string();
-    assert_eq!(told, "model `double` failed on the device: it panicked: an evil token");
+    let evil = evil.await.unwrap().unwrap();
+    assert_eq!(evil[0].as_ref().unwrap()[0], 4.0, "the good row of a request with an evil one");
+    assert_eq!(evil[1].as_ref().unwrap_err().to_string(), "it panicked: an evil token");
     let told = values(refused).await.unwrap_err().to_string();
     assert_eq!(told, "model `double` failed on the device: out of memory");
     assert_eq!((count(&metrics.failures), count(&metrics.batches)), (5, 3));
@@ -226,7 +234,8 @@ async fn scoring_stops_between_batches_when_its_caller_has_gone() {
     let (device, metrics) = spawn(Network::CausalLm(network), 3);
     let rows = (0..5).map(|i| ScoredRow { ids: vec![1, 2, 10 + i, 20, 30], prompt_tokens: 2 }).collect();
     let (reply, answer) = oneshot::channel();
-    device.submit(Job::LogProb(LogProbJob { model: ModelName::new(MODEL), rows, penalty: 1.2, reply })).await;
+    let work = LogProbWork { rows, penalty: 1.2 };
+    device.submit(Job::LogProb(Asked { model: ModelName::new(MODEL), work, reply })).await;
     began.recv().unwrap();
     drop(answer);
     go_on.send(()).unwrap();

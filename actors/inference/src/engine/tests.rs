@@ -48,6 +48,11 @@ fn log_prob(model: &str, prompt: &str, completions: &[&str]) -> LogProb {
     }
 }
 
+/// The answers, no row of which may have failed.
+fn all<T>(answer: Result<Vec<Row<T>>, InferenceError>) -> Vec<T> {
+    answer.unwrap().into_iter().collect::<Result<_, _>>().unwrap()
+}
+
 fn farthest(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
@@ -57,12 +62,12 @@ async fn an_embedding_does_not_depend_on_its_neighbours_and_equal_texts_are_comp
     let tiny = tiny(&Config { batch_tokens: 40, ..Config::default() });
     let long = "questions about the climate ".repeat(60);
     let texts = ["one question", "", &long, "one question", "another question about the climate", " \n"];
-    let together = tiny.engine.embed(embed(BERT, &texts)).await.unwrap();
+    let together = all(tiny.engine.embed(embed(BERT, &texts)).await);
     assert_eq!(together.len(), texts.len());
     assert_eq!(tiny.metrics.deduplicated.with_label_values(&[BERT]).get(), 2, "the blank text equals the empty one");
     assert!(tiny.metrics.batches.with_label_values(&[BERT]).get() >= 2, "the budget cuts");
     for (text, row) in texts.iter().zip(&together) {
-        let alone = tiny.engine.embed(embed(BERT, &[text])).await.unwrap();
+        let alone = all(tiny.engine.embed(embed(BERT, &[text])).await);
         assert!(farthest(row, &alone[0]) < 1e-5, "{text}");
         assert!((row.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
     }
@@ -74,11 +79,11 @@ async fn a_completion_does_not_depend_on_its_neighbours() {
     let tiny = tiny(&Config { batch_tokens: 60, ..Config::default() });
     let completions =
         [" the weather", " the weather", "the the the the the", "", " a much longer completion than that", "s"];
-    let together = tiny.engine.log_prob(log_prob(LLAMA, "Tell me of the sea", &completions)).await.unwrap();
+    let together = all(tiny.engine.log_prob(log_prob(LLAMA, "Tell me of the sea", &completions)).await);
     assert_eq!(together[0], together[1]);
     assert_eq!((together[3].mean, together[3].tokens), (None, 0));
     for (completion, together) in completions.iter().zip(&together) {
-        let alone = tiny.engine.log_prob(log_prob(LLAMA, "Tell me of the sea", &[completion])).await.unwrap()[0];
+        let alone = all(tiny.engine.log_prob(log_prob(LLAMA, "Tell me of the sea", &[completion])).await)[0];
         assert_eq!(together.tokens, alone.tokens);
         if let (Some(a), Some(b)) = (together.mean, alone.mean) {
             assert!((a - b).abs() < 1e-4, "{completion}: {a} {b}");
@@ -93,7 +98,7 @@ async fn a_prompt_that_fills_the_model_is_an_error_and_a_long_completion_is_cut(
     let InferenceError::PromptTooLong { tokens, limit, .. } = full else { panic!("{full}") };
     assert!(limit == 100 && tokens >= limit, "{tokens} of {limit}");
     assert!(tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(100), &[" word"])).await.is_err(), "full to the brim");
-    let cut = tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(90), &[&"y".repeat(500)])).await.unwrap()[0];
+    let cut = all(tiny.engine.log_prob(log_prob(LLAMA, &"x".repeat(90), &[&"y".repeat(500)])).await)[0];
     assert_eq!(cut.tokens, 10);
     assert!(cut.mean.is_some());
 }
@@ -114,8 +119,8 @@ async fn asking_the_wrong_model_says_what_is_there() {
 #[tokio::test]
 async fn nothing_asked_is_nothing_answered() {
     let tiny = tiny(&Config::default());
-    assert!(tiny.engine.embed(embed(BERT, &[])).await.unwrap().is_empty());
-    assert!(tiny.engine.log_prob(log_prob(LLAMA, "x", &[])).await.unwrap().is_empty());
+    assert!(all(tiny.engine.embed(embed(BERT, &[])).await).is_empty());
+    assert!(all(tiny.engine.log_prob(log_prob(LLAMA, "x", &[])).await).is_empty());
     let models = tiny.engine.models().await;
     let names: Vec<&str> = models.iter().map(|model| &*model.model.0).collect();
     assert_eq!(names, [BERT, LLAMA]);

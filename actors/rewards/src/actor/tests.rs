@@ -105,7 +105,7 @@ impl Running {
 
 fn silent_inference() -> Inference {
     Inference {
-        embed: recording_mailbox(|ask: &Embed| Ok(vec![[1.0f32, 0.5].into(); ask.texts.len()])).0,
+        embed: recording_mailbox(|ask: &Embed| Ok(vec![Ok([1.0f32, 0.5].into()); ask.texts.len()])).0,
         log_prob: recording_mailbox(|_: &LogProb| Ok(Vec::new())).0,
         models: recording_mailbox(|_: &Models| {
             let model = |name: &str| LoadedModel {

@@ -2,7 +2,7 @@ use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc};
 
 use openvalidators_messages::{
     Completion, Scoring, Sequence, StepRecord,
-    inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling},
+    inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling, RowFailed},
     rewards::Score,
 };
 use openvalidators_runtime::testing::{Recording, recording_mailbox};
@@ -33,11 +33,11 @@ fn neighbours(
 ) -> Neighbours {
     let (embed, embeds) = recording_mailbox(move |ask: &Embed| {
         assert_eq!(ask.pooling, Pooling::MeanNormalised);
-        Ok(ask.texts.iter().map(|text| embed(text).into()).collect())
+        Ok(ask.texts.iter().map(|text| Ok(embed(text).into())).collect())
     });
     let (log_prob, log_probs) = recording_mailbox(move |ask: &LogProb| {
         let answer = |text: &Arc<str>| LogProbability { mean: log_prob(text), tokens: 1 };
-        Ok(ask.completions.iter().map(answer).collect())
+        Ok(ask.completions.iter().map(answer).map(Ok).collect())
     });
     let (models, _) = recording_mailbox(|_: &Models| vec![loaded("SmolLM2-135M-Instruct"), loaded("all-MiniLM-L6-v2")]);
     Neighbours { inference: Inference { embed, log_prob, models }, embeds, log_probs }
@@ -288,7 +288,7 @@ async fn a_step_that_one_model_cannot_score_is_unscored() {
     let score = score("augment", "p", "b", &[], answered(&["a text".into(), "b text".into()]));
     let error = InferenceError::Device { model: ModelName::new("m"), reason: "out of memory".into() };
     let (failing, _) = recording_mailbox(move |_: &LogProb| Err(error.clone()));
-    let (short, _) = recording_mailbox(|_: &Embed| Ok(vec![[1.0f32].into()]));
+    let (short, _) = recording_mailbox(|_: &Embed| Ok(vec![Ok([1.0f32].into())]));
     let (nothing, _) = recording_mailbox(|_: &Models| vec![loaded("another")]);
     for (inference, reason) in [
         (
@@ -304,6 +304,34 @@ async fn a_step_that_one_model_cannot_score_is_unscored() {
         let found = scored(&Config::default(), &inference, &score).await.unwrap_err().reason;
         assert!(found.contains(reason), "{found}");
     }
+}
+
+/// A text on which the device failed, alone, used to take the scores of its whole step with it.
+#[actix::test]
+async fn one_failing_text_used_to_take_its_whole_step_with_it() {
+    const EVIL: &str = "an evil text";
+    let failed = || RowFailed { reason: "out of memory".into() };
+    let row = move |text: &Arc<str>| if &**text == EVIL { Err(failed()) } else { Ok(any_row(text).into()) };
+    let (embed, _) = recording_mailbox(move |ask: &Embed| Ok(ask.texts.iter().map(row).collect()));
+    let judged = move |text: &Arc<str>| match &**text {
+        EVIL => Err(failed()),
+        _ => Ok(LogProbability { mean: Some(-2.0), tokens: 3 }),
+    };
+    let (log_prob, _) = recording_mailbox(move |ask: &LogProb| Ok(ask.completions.iter().map(judged).collect()));
+    let inference = Inference { embed, log_prob, ..neighbours(any_row, |_| None).inference };
+    let texts = ["a good text".into(), EVIL.into(), "1234567890".into()];
+
+    let about = score("augment", "p", "a base text", &[], answered(&texts));
+    let sheet = scored(&Config::default(), &inference, &about).await.unwrap();
+    for column in ["dpo_reward_model", "relevance_filter", "diversity_reward_model"] {
+        let has_value: Vec<bool> = values(&sheet, column).iter().map(Option::is_some).collect();
+        assert_eq!(has_value, [true, false, true], "{column}");
+    }
+
+    // The base text is what all others are compared with.
+    let about = score("augment", "p", EVIL, &[], answered(&texts));
+    let reason = scored(&Config::default(), &inference, &about).await.unwrap_err().reason;
+    assert!(reason.contains("the base text: out of memory"), "{reason}");
 }
 
 #[actix::test]
@@ -323,7 +351,7 @@ async fn a_failed_request_is_not_remembered() {
     let counted = attempts.clone();
     let (embed, _) = recording_mailbox(move |ask: &Embed| {
         counted.set(counted.get() + 1);
-        if counted.get() == 1 { Err(InferenceError::Closed) } else { Ok(vec![[1.0f32].into(); ask.texts.len()]) }
+        if counted.get() == 1 { Err(InferenceError::Closed) } else { Ok(vec![Ok([1.0f32].into()); ask.texts.len()]) }
     });
     let inference = Inference { embed, ..neighbours(any_row, |_| None).inference };
     let step = Step::new(&score("augment", "p", "b", &[], answered(&["a".into()])), 10, inference);
