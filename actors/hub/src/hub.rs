@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use openvalidators_runtime::SharedClock;
+use openvalidators_runtime::{SharedClock, within};
 
 use crate::{
     Attempt, Catalogue, Event, HubConfig, HubError, Model, ModelFile, ModelState, Progress, Source,
@@ -115,7 +115,7 @@ impl Hub {
         }
         let folder = self.folder_of(model);
         let lock = folder.lock(&self.clock, self.settings.fetch_timeout).await?;
-        let fetched = tokio::time::timeout(self.settings.fetch_timeout, self.fetch(model, progress)).await;
+        let fetched = within(&*self.clock, self.settings.fetch_timeout, self.fetch(model, progress)).await;
         let result = match fetched {
             Ok(Ok(())) => {
                 folder.sweep()?;

@@ -22,10 +22,10 @@ const HUB_CONFIG: &str = "/owner/tiny/resolve/abc/config.json";
 const INDEX: &str = "/simple/tiny-model/";
 const WHEEL: &str = "/files/tiny_model-1.0-py3-none-any.whl";
 
-/// Time flies: pauses are noted and end within a millisecond or two.
+/// Time flies, a hundred seconds in one; pauses that came to their end are noted.
 #[derive(Default)]
 struct FlyingClock {
-    pauses: Mutex<Vec<Duration>>,
+    pauses: Arc<Mutex<Vec<Duration>>>,
 }
 
 impl Clock for FlyingClock {
@@ -39,8 +39,11 @@ impl Clock for FlyingClock {
 
     #[allow(clippy::disallowed_methods, reason = "lets a server of this machine do its work meanwhile")]
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        self.pauses.lock().unwrap().push(duration);
-        Box::pin(tokio::time::sleep(Duration::from_millis(1)))
+        let pauses = self.pauses.clone();
+        Box::pin(async move {
+            tokio::time::sleep(duration / 100).await;
+            pauses.lock().unwrap().push(duration);
+        })
     }
 }
 
@@ -285,6 +288,17 @@ async fn a_dead_hub_is_given_up_quickly() {
     bench.hub().ensure("tiny", &Silent).await.unwrap();
     bench.assert_whole();
     assert_eq!(bench.clock.pauses.lock().unwrap().len(), 1, "one repetition");
+}
+
+#[tokio::test]
+async fn a_fetch_ends_at_its_limit_by_the_clock_handed_down() {
+    let mut bench = Bench::new().await;
+    bench.fetch_timeout_seconds = 1;
+    for _ in 0..3 {
+        bench.server.fault(HUB_CONFIG, Fault::Status(503));
+    }
+    let error = bench.hub().ensure("tiny", &Silent).await.unwrap_err().to_string();
+    assert!(error.contains("took longer than 1 s"), "half a second and a second of pauses: {error}");
 }
 
 #[tokio::test]

@@ -40,6 +40,27 @@ struct Driven {
     sleepers: Vec<(Duration, oneshot::Sender<()>)>,
 }
 
+/// The limit of a wait came before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within {} s", limit.as_secs_f64())]
+pub struct TooLate {
+    /// What was allowed.
+    pub limit: Duration,
+}
+
+/// Waits for a future, `limit` at most by the given clock; then the future is dropped where it stands, and what it started
+/// elsewhere may still take effect. One that is ready is taken even when the limit has come.
+///
+/// # Errors
+/// [`TooLate`] at the limit.
+pub async fn within<T>(clock: &dyn Clock, limit: Duration, work: impl Future<Output = T>) -> Result<T, TooLate> {
+    tokio::select! {
+        biased;
+        answer = work => Ok(answer),
+        () = clock.sleep(limit) => Err(TooLate { limit }),
+    }
+}
+
 // === impl SystemClock ===
 
 impl SystemClock {
@@ -150,5 +171,33 @@ mod tests {
         assert_eq!(clock.unix(), Duration::from_secs(1_001));
         clock.advance(Duration::from_secs(9));
         late.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_at_its_limit_and_drops_what_it_waited_for() {
+        let clock = DrivenClock::new(Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert_eq!(within(&clock, Duration::ZERO, async { 7 }).await, Ok(7), "ready is never too late");
+
+        let (held, dropped) = oneshot::channel::<()>();
+        let driven = clock.clone();
+        let waiting = tokio::spawn(async move {
+            let hanging = async move {
+                let _held = held;
+                std::future::pending::<()>().await;
+            };
+            within(&driven, 2 * second, hanging).await
+        });
+        while clock.sleepers() == 0 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(second);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        clock.advance(second);
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 2 s");
+        assert!(dropped.await.is_err(), "nobody holds it any more");
+        assert_eq!(clock.sleepers(), 0);
     }
 }

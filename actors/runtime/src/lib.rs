@@ -8,7 +8,8 @@
 //! * [`WhileAwaited`] is how a handler answers with work that ends when its caller gives up.
 //! * [`supervise`] makes an actor from its factory, notices how it ends, and makes it anew within a [`RestartBudget`].
 //! * [`Shutdown`] carries the first reason to stop; [`close_in_order`] closes what runs, naming who is late.
-//! * [`Clock`] and [`Seed`] are handed down: nothing else in the project reads the time or draws a random number.
+//! * [`Clock`] and [`Seed`] are handed down: nothing else in the project reads the time or draws a random number. [`within`]
+//!   gives a wait its end.
 
 mod awaited;
 mod backoff;
@@ -25,7 +26,7 @@ pub mod testing;
 
 pub use awaited::WhileAwaited;
 pub use backoff::Backoff;
-pub use clock::{Clock, DrivenClock, SharedClock, SystemClock};
+pub use clock::{Clock, DrivenClock, SharedClock, SystemClock, TooLate, within};
 pub use closing::{Late, Stage, close_in_order};
 pub use mailbox::{CallError, Envelope, Inbox, InboxHealth, Mailbox, Place, Refused};
 pub use seed::Seed;

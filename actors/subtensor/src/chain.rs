@@ -3,12 +3,11 @@
 use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
-use futures::future::{Either, select};
 use openvalidators_messages::{
     Axon, Block, Metagraph, Uid,
     subtensor::{ChainError, SetWeights, Submission},
 };
-use openvalidators_runtime::Clock;
+use openvalidators_runtime::{Clock, TooLate, within};
 
 /// A chain, seen by one hotkey: who submits is part of the connection, not of each call.
 ///
@@ -46,11 +45,6 @@ pub async fn with_deadline<T>(
     call: &str,
     answer: impl Future<Output = Result<T, ChainError>>,
 ) -> Result<T, ChainError> {
-    match select(std::pin::pin!(answer), clock.sleep(limit)).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right(_) => Err(ChainError::Unreachable {
-            call: call.to_owned(),
-            reason: format!("no answer within {} s", limit.as_secs_f64()),
-        }),
-    }
+    let late = |late: TooLate| ChainError::Unreachable { call: call.to_owned(), reason: late.to_string() };
+    within(clock, limit, answer).await.map_err(late)?
 }

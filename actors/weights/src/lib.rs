@@ -13,8 +13,8 @@
 //! **Exactly one submission in an epoch.** Record the intent → see that everyone still holds the uid they are paid at → submit
 //! → settle from the chain's state. While the fate of an intent is not known (no answer, a crash, `kill -9`) no other is made:
 //! the chain's own `last_update` and row of weights say what became of it. An intent after the chain's head was made for another
-//! chain and counts for nothing. With commit-reveal the proof is the row after the
-//! reveal epoch; a commit that never showed is a failure, and the next epoch tries again.
+//! chain and counts for nothing. With commit-reveal the proof is the row after the reveal epoch; a commit that never showed is
+//! a failure, and the next epoch tries again.
 //!
 //! **When it is slow** steps wait in its inbox; a submission never holds them up. **When the chain is away** the scores go on
 //! and `openvalidators_weights_epochs_missed` rises. **When the ledger refuses** weights are set all the same and recorded

@@ -5,14 +5,13 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use futures::future::{Either, select};
 use openvalidators_messages::{
     Hotkey, Metagraph, Uid,
     ledger::{RecordIntent, SettleIntent, Settlement, WeightIntent},
     subtensor::{ChainError, ReadWeights, SetWeights, Submission},
     weights::ScoreTable,
 };
-use openvalidators_runtime::{CallError, SharedClock};
+use openvalidators_runtime::{CallError, SharedClock, within};
 use tokio::sync::watch;
 
 use crate::{
@@ -236,11 +235,11 @@ impl Submitter {
         answer: impl Future<Output = Result<Result<T, ChainError>, CallError>>,
     ) -> Result<T, NoAnswer> {
         let limit = Duration::from_secs(self.config.chain_timeout_seconds);
-        match select(Box::pin(answer), self.clock.sleep(limit)).await {
-            Either::Left((Ok(answer), _)) => answer.map_err(NoAnswer::from),
-            Either::Left((Err(error @ CallError::NeverStarted { .. }), _)) => Err(NoAnswer::Refused(error.to_string())),
-            Either::Left((Err(error), _)) => Err(NoAnswer::Unknown(error.to_string())),
-            Either::Right(_) => Err(NoAnswer::Unknown(format!("no answer within {limit:?}"))),
+        match within(&*self.clock, limit, answer).await {
+            Ok(Ok(answer)) => answer.map_err(NoAnswer::from),
+            Ok(Err(error @ CallError::NeverStarted { .. })) => Err(NoAnswer::Refused(error.to_string())),
+            Ok(Err(error)) => Err(NoAnswer::Unknown(error.to_string())),
+            Err(late) => Err(NoAnswer::Unknown(late.to_string())),
         }
     }
 }
