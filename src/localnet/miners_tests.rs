@@ -4,7 +4,7 @@ use openvalidators_dendrite::{Config, Dendrite, Metrics};
 use openvalidators_messages::{
     Axon as Advertised, Completion, ForwardId, QueryOutcome, StepId, Uid, dendrite::Query, gating::Routed,
 };
-use openvalidators_runtime::{Clock, SystemClock};
+use openvalidators_runtime::{Clock, SystemClock, within};
 use prometheus::Registry;
 use tokio::{io::AsyncReadExt, net::TcpStream, runtime::Handle};
 
@@ -152,7 +152,7 @@ async fn stopping_lets_requests_in_hand_end_and_closes_every_socket() {
     let addresses: Vec<_> = miners.as_slice().iter().map(Miner::address).collect();
     let asking = tokio::spawn(ask(asked, Duration::from_secs(10)));
     SystemClock::new().sleep(Duration::from_millis(250)).await;
-    tokio::time::timeout(Duration::from_secs(5), miners.stop()).await.unwrap();
+    within(&SystemClock::new(), Duration::from_secs(5), miners.stop()).await.unwrap();
     assert_eq!(asking.await.unwrap()[0].outcome, QueryOutcome::Answered);
     for address in addresses {
         // The task that listens may need a moment to be dropped.
@@ -161,6 +161,6 @@ async fn stopping_lets_requests_in_hand_end_and_closes_every_socket() {
                 let _ = socket.read(&mut [0]).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), closed).await.unwrap();
+        within(&SystemClock::new(), Duration::from_secs(5), closed).await.unwrap();
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use openvalidators_messages::{Hotkey, Metagraph};
-use openvalidators_runtime::{Reason, SystemClock};
+use openvalidators_runtime::{Reason, SystemClock, within};
 use openvalidators_subtensor::local::LocalClient;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -44,7 +44,7 @@ impl Served {
     async fn stop(self) -> Metagraph {
         let last = self.network.metagraph().await.unwrap();
         self.shutdown.request(Reason::Finished);
-        tokio::time::timeout(Duration::from_secs(10), self.serving).await.unwrap().unwrap().unwrap();
+        within(&SystemClock::new(), Duration::from_secs(10), self.serving).await.unwrap().unwrap().unwrap();
         last
     }
 }
@@ -97,5 +97,5 @@ async fn asked_to_stop_while_it_starts_it_stops() {
     let mut slow = config(folder.path());
     slow.chain.block_seconds = 60.0;
     let serving = serve(&slow, SystemClock::shared(), shutdown, |_| panic!("it is not ready"));
-    tokio::time::timeout(Duration::from_secs(10), serving).await.unwrap().unwrap();
+    within(&SystemClock::new(), Duration::from_secs(10), serving).await.unwrap().unwrap();
 }

@@ -141,7 +141,7 @@ async fn a_caller_that_gives_up_frees_its_place() {
     });
     until("the place is taken", || house.inbox.health().depth == 1).await;
     // One that waits for a place and gives up…
-    let waiting = tokio::time::timeout(Duration::from_millis(20), house.ask.call(Ask::Count)).await;
+    let waiting = within(&SystemClock::new(), Duration::from_millis(20), house.ask.call(Ask::Count)).await;
     assert!(waiting.is_err());
     // …and one that is dropped while its message is being handled.
     inside.abort();
