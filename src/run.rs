@@ -9,7 +9,7 @@ use openvalidators_ledger::{Identity, Store};
 use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
 use openvalidators_prompts as prompts;
 use openvalidators_reporting::Exporter;
-use openvalidators_runtime::{Late, Reason, Seed, SharedClock, Shutdown, SystemClock};
+use openvalidators_runtime::{Late, Reason, Seed, SharedClock, Shutdown, SystemClock, within};
 use prometheus::Registry;
 use time::UtcOffset;
 use tokio::task::JoinHandle;
@@ -134,10 +134,8 @@ impl Running {
         }
         let mut late = shutdown::end_forwards(forwards, clock).await;
         let our_uid = metagraph.borrow().uid_of(&ours);
-        let weights_on_chain = tokio::select! {
-            weights = our_weights(&doors, our_uid) => weights,
-            () = clock.sleep(WEIGHTS_PATIENCE) => Vec::new(),
-        };
+        let weights_on_chain =
+            within(&**clock, WEIGHTS_PATIENCE, our_weights(&doors, our_uid)).await.unwrap_or_default();
         late.extend(shutdown::close(supervisions, console, exporter, clock).await);
         weights.abort();
         let standings = standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain);

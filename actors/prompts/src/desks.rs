@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use openvalidators_messages::{dendrite, gating, ledger, prompts, rewards, weights};
-use openvalidators_runtime::{CallError, Clock, Mailbox};
+use openvalidators_runtime::{CallError, Clock, Mailbox, TooLate, within};
 
 /// Whom a forward turns to, in this order for every step but the first line, which is once for a forward.
 #[derive(Clone, Debug)]
@@ -33,19 +33,15 @@ pub enum NoAnswer {
     #[error(transparent)]
     Call(#[from] CallError),
     /// It took too long. A message that changes state may still take effect.
-    #[error("no answer within {0:?}")]
-    TooLate(Duration),
+    #[error(transparent)]
+    TooLate(#[from] TooLate),
 }
 
 /// Waits for an answer, but not longer than `limit`.
-pub(crate) async fn within<T>(
-    limit: Duration,
+pub(crate) async fn answer_within<T>(
     clock: &dyn Clock,
+    limit: Duration,
     call: impl Future<Output = Result<T, CallError>>,
 ) -> Result<T, NoAnswer> {
-    tokio::select! {
-        biased;
-        answer = call => Ok(answer?),
-        () = clock.sleep(limit) => Err(NoAnswer::TooLate(limit)),
-    }
+    Ok(within(clock, limit, call).await??)
 }

@@ -28,7 +28,7 @@ use openvalidators_messages::{
 use rand::Rng;
 
 use crate::{
-    desks::{NoAnswer, within},
+    desks::{NoAnswer, answer_within},
     lanes::Lanes,
     metrics::Part,
     script::Accepted,
@@ -214,7 +214,7 @@ impl Forward<'_> {
     async fn opening(&mut self) -> Result<String, EarlyReason> {
         let lanes = self.lanes;
         let draw = lanes.desks.draw.call_again(Draw { forward: self.id }, CRASH_ATTEMPTS);
-        let context = self.timed(Part::Draw, within(lanes.settings.call_timeout, &*lanes.clock, draw)).await;
+        let context = self.timed(Part::Draw, answer_within(&*lanes.clock, lanes.settings.call_timeout, draw)).await;
         let context = context.map_err(no_answer(Part::Draw))??;
         self.source = context.source;
         let mut rng = lanes.seed.rng("prompt", &[self.id.0]);
@@ -231,7 +231,7 @@ impl Forward<'_> {
         let count = lanes.settings.asking(self.name.kind()).count;
         let route = Route { step, count, exclude: self.asked.clone() };
         let call = lanes.desks.route.call_again(route, CRASH_ATTEMPTS);
-        let miners = self.timed(Part::Route, within(lanes.settings.call_timeout, &*lanes.clock, call)).await;
+        let miners = self.timed(Part::Route, answer_within(&*lanes.clock, lanes.settings.call_timeout, call)).await;
         Ok(miners.map_err(no_answer(Part::Route))??)
     }
 
@@ -242,7 +242,7 @@ impl Forward<'_> {
         let query = Query { step, miners: miners.to_vec(), roles, messages, timeout };
         // Not sent again after a crash: the miners were asked already.
         let call = lanes.desks.query.call(query);
-        let completions = self.timed(Part::Query, within(timeout + QUERY_GRACE, &*lanes.clock, call)).await;
+        let completions = self.timed(Part::Query, answer_within(&*lanes.clock, timeout + QUERY_GRACE, call)).await;
         Ok(completions.map_err(no_answer(Part::Query))?.into())
     }
 
@@ -262,7 +262,7 @@ impl Forward<'_> {
             completions,
         };
         let call = lanes.desks.score.call_again(score, CRASH_ATTEMPTS);
-        let sheet = self.timed(Part::Score, within(lanes.settings.score_timeout, &*lanes.clock, call)).await;
+        let sheet = self.timed(Part::Score, answer_within(&*lanes.clock, lanes.settings.score_timeout, call)).await;
         sheet.unwrap_or_else(|error| Err(Unscored { reason: error.to_string() }))
     }
 

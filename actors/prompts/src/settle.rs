@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     budget::Ticket,
-    desks::{Desks, within},
+    desks::{Desks, answer_within},
     metrics::Metrics,
 };
 
@@ -115,7 +115,7 @@ impl Settler {
         loop {
             attempts += 1;
             let call = desk.call_again(message.clone(), CRASH_ATTEMPTS);
-            let (reason, last) = match within(self.call_timeout, &*self.clock, call).await {
+            let (reason, last) = match answer_within(&*self.clock, self.call_timeout, call).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => (error.to_string(), is_final(&error)),
                 Err(error) => (error.to_string(), false),

@@ -5,13 +5,12 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, Message, ResponseActFuture, WrapFuture,
 };
-use futures::future::{Either, select};
 use openvalidators_messages::{
     Sequence, StepOutcome,
     ledger::{SaveSnapshot, Snapshot},
     rewards::{Apply, FoldError, Score, ScoreSheet, Unscored},
 };
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop, WhileAwaited};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop, WhileAwaited, within};
 use prometheus::Registry;
 use tracing::Instrument;
 
@@ -151,7 +150,8 @@ impl Handler<Envelope<Score>> for RewardsActor {
         let limit = self.score_timeout;
         let scoring = async move {
             let since = clock.now();
-            let answer = within(limit, &clock, score_step(&scorer, score, &metrics)).await;
+            let answer = within(&*clock, limit, score_step(&scorer, score, &metrics)).await;
+            let answer = answer.unwrap_or_else(|late| Err(Unscored { reason: format!("raw scores: {late}") }));
             metrics.score_seconds.observe((clock.now().saturating_sub(since)).as_secs_f64());
             metrics.note_scored(&answer);
             answer
@@ -223,17 +223,6 @@ async fn score_step(scorer: &Scorer, score: Score, metrics: &Metrics) -> Result<
     let step = on_worker(move || Step::new(&score, limit, inference)).await;
     metrics.note_admission(&step);
     scorer.score(&step).await
-}
-
-async fn within<T>(
-    limit: Duration,
-    clock: &SharedClock,
-    work: impl Future<Output = Result<T, Unscored>>,
-) -> Result<T, Unscored> {
-    match select(std::pin::pin!(work), clock.sleep(limit)).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right(_) => Err(Unscored { reason: format!("no raw scores within {} seconds", limit.as_secs()) }),
-    }
 }
 
 /// Folds the step offered, after any that were not offered.

@@ -10,7 +10,7 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use openvalidators_keys::ss58;
-use openvalidators_runtime::SharedClock;
+use openvalidators_runtime::{SharedClock, within};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -134,12 +134,9 @@ impl Exchange {
 
     async fn read(&self, body: Incoming) -> Result<Bytes, Refused> {
         let whole = Limited::new(body, self.max_body_bytes).collect();
-        let read = tokio::select! {
-            read = whole => read,
-            () = self.clock.sleep(self.read_timeout) => {
-                return Err(Refused { code: 408, message: "The body did not come in time".to_owned() });
-            }
-        };
+        let read = within(&*self.clock, self.read_timeout, whole)
+            .await
+            .map_err(|_| Refused { code: 408, message: "The body did not come in time".to_owned() })?;
         read.map(|collected| collected.to_bytes()).map_err(|error| {
             if error.is::<LengthLimitError>() {
                 let message = format!("The body is larger than {} bytes", self.max_body_bytes);

@@ -188,7 +188,7 @@ async fn scoring_that_hangs_leaves_the_step_unscored() {
     let report = run(&stage, &Config { score_timeout_seconds: 20.0, ..Config::default() }).await;
     assert_eq!((report.settled, report.end.label()), (1, "unscored"));
     let record = stage.records().pop().unwrap();
-    assert_eq!(record.scoring, Scoring::Unscored { reason: "no answer within 20s".to_owned() });
+    assert_eq!(record.scoring, Scoring::Unscored { reason: "no answer within 20 s".to_owned() });
     assert!((20.0..25.0).contains(&record.length_seconds), "{}", record.length_seconds);
 }
 
@@ -211,7 +211,7 @@ async fn neighbours_without_an_answer_end_the_forward_with_a_reason() {
     let mut stage = Stage::new(Cast::default());
     stage.desks.query = Inbox::new("hung", 1, &Registry::new()).unwrap().mailbox();
     let ForwardEnd::Early { step, reason } = run(&stage, &Config::default()).await.end else { panic!() };
-    assert_eq!((step, reason.to_string()), (StepName::Augment, "query: no answer within 40s".to_owned()));
+    assert_eq!((step, reason.to_string()), (StepName::Augment, "query: no answer within 40 s".to_owned()));
     assert!(stage.append.is_empty());
 }
 

@@ -155,7 +155,7 @@ async fn a_hung_neighbour_is_asked_again_and_a_shutdown_ends_that() {
         (settled.unwrap_err(), openvalidators_runtime::Clock::now(&clock) - since)
     };
     let (error, took) = stage.drive(work).await;
-    assert_eq!((error.attempts, error.reason.as_str()), (2, "no answer within 60s"));
+    assert_eq!((error.attempts, error.reason.as_str()), (2, "no answer within 60 s"));
     assert!(took < Duration::from_secs(130), "{took:?}");
 }
 

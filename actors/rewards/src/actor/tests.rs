@@ -365,7 +365,7 @@ async fn a_model_that_never_answers_leaves_the_step_unscored_and_folding_goes_on
     assert!(scored(&actor.apply(1, &step(0)).await.unwrap()).best.is_some());
     clock.advance(Duration::from_secs(300));
     let reason = scoring.await.unwrap().unwrap_err().reason;
-    assert_eq!(reason, "no raw scores within 300 seconds");
+    assert_eq!(reason, "raw scores: no answer within 300 s");
 }
 
 #[actix::test]
