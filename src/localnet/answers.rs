@@ -157,33 +157,32 @@ fn summary<'a>(context: &[&'a str], asked: Option<usize>, rng: &mut impl Rng) ->
     in_order(context, chosen)
 }
 
-/// The sentences that share most with the question, rare words counting more (inverse document frequency), in order.
+/// The sentence that shares most with the question, rare words counting more (inverse document frequency), and some of
+/// those that share something with it or stand beside one that does: the more, the likelier. In order.
 fn retrieve<'a>(context: &[&'a str], question: &str, rng: &mut impl Rng) -> Vec<&'a str> {
     let asked = text::stem_set(question);
     let stems: Vec<_> = context.iter().map(|sentence| text::stem_set(sentence)).collect();
-    let mut scores: Vec<(f64, usize)> = stems
-        .iter()
-        .enumerate()
-        .map(|(place, sentence)| {
-            let shared = sentence.intersection(&asked);
-            let score: f64 = shared.map(|stem| rarity(stem, &stems)).sum();
-            (score * rng.random_range(1.0 - TASTE..1.0 + TASTE), place)
-        })
-        .filter(|(score, _)| *score > 0.0)
-        .collect();
-    if scores.is_empty() {
+    let shared: Vec<f64> =
+        stems.iter().map(|sentence| sentence.intersection(&asked).map(|stem| rarity(stem, &stems)).sum()).collect();
+    let mut tasted = |score: &f64| score * rng.random_range(1.0 - TASTE..1.0 + TASTE);
+    let best = shared.iter().map(&mut tasted).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    let Some((best, _)) = best.filter(|(_, score)| *score > 0.0) else {
         return summary(context, Some(ANSWER_BOUNDS.1), rng).into_iter().take(ANSWER_BOUNDS.0).collect();
-    }
-    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scores.truncate(rng.random_range(ANSWER_BOUNDS.0..=ANSWER_BOUNDS.1));
-    let best = scores[0].1;
-    let mut chosen: Vec<usize> = scores.into_iter().map(|(_, place)| place).collect();
-    // What follows the best sentence explains it, as a rule.
-    let next = (best + 1..context.len()).find(|place| !chosen.contains(place));
-    if let Some(next) = next.filter(|_| chosen.len() < ANSWER_BOUNDS.0) {
-        chosen.push(next);
-    }
-    in_order(context, chosen)
+    };
+    let beside = |place: usize| {
+        let before = place.checked_sub(1).map_or(0.0, |before| shared[before]);
+        shared.get(place + 1).map_or(before, |after| before.max(*after))
+    };
+    // Weighted sampling without replacement (Efraimidis and Spirakis 2006): the largest u^(1/w) win.
+    let mut others: Vec<(f64, usize)> = (0..context.len())
+        .filter(|place| *place != best)
+        .map(|place| (shared[place] + 0.5 * beside(place), place))
+        .filter(|(weight, _)| *weight > 0.0)
+        .map(|(weight, place)| (rng.random::<f64>().powf(1.0 / weight), place))
+        .collect();
+    others.sort_by(|a, b| b.0.total_cmp(&a.0));
+    others.truncate(rng.random_range(ANSWER_BOUNDS.0..=ANSWER_BOUNDS.1) - 1);
+    in_order(context, others.into_iter().map(|(_, place)| place).chain([best]).collect())
 }
 
 fn rarity(stem: &str, sentences: &[std::collections::HashSet<String>]) -> f64 {
