@@ -15,7 +15,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    models::{Network, bert, llama_gguf, reason},
+    models::{Network, bert, btlm, gpt_neo, gpt2, gptj, llama, llama_gguf, reason},
     tokenizer::TextTokenizer,
 };
 
@@ -88,6 +88,12 @@ enum Build {
 
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "bert", build: Build::Safetensors(bert::build) },
+    Architecture { name: "btlm", build: Build::Safetensors(btlm::build) },
+    Architecture { name: "gpt2", build: Build::Safetensors(gpt2::build) },
+    Architecture { name: "gpt_neo", build: Build::Safetensors(gpt_neo::build) },
+    Architecture { name: "gptj", build: Build::Safetensors(gptj::build) },
+    Architecture { name: "jais", build: Build::Safetensors(btlm::build) },
+    Architecture { name: "llama", build: Build::Safetensors(llama::build) },
     Architecture { name: "llama", build: Build::Gguf(llama_gguf::build) },
 ];
 

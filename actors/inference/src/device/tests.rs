@@ -217,8 +217,8 @@ impl CausalBody for Gated {
         self.go_on.lock().recv().unwrap();
         self.network.forward(batch, past)
     }
-    fn extend(&self, ids: &[u32], past: &Past) -> candle_core::Result<(Tensor, Past)> {
-        self.network.extend(ids, past)
+    fn extend(&self, row: &Packed, past: &Past) -> candle_core::Result<(Tensor, Past)> {
+        self.network.extend(row, past)
     }
     fn normalised(&self, states: &Tensor) -> candle_core::Result<Tensor> {
         self.network.normalised(states)

@@ -9,14 +9,17 @@
 use std::io::{Read, Seek};
 
 use candle_core::{Device, Result, Tensor, quantized::gguf_file};
-use candle_nn::{Embedding, Linear, Module, RmsNorm};
+use candle_nn::{Embedding, Linear, RmsNorm};
 
-use super::{CausalBody, CausalLm, Network, Packed, Past, nothing};
-use crate::ops::{self, Attention, Bias, Heads, Rotary};
+use super::{
+    CausalLm, Network,
+    decoder::{Block, Decoder, FeedForward, Norm, Place, side_by_side},
+};
+use crate::ops::{Heads, Pairing, Rotary};
 
 /// Makes the network from an open file.
 pub(crate) fn build<R: Read + Seek>(content: &gguf_file::Content, reader: &mut R, device: &Device) -> Result<Network> {
-    Ok(Network::CausalLm(Llama::load(content, reader, device)?))
+    load(content, reader, device).map(Network::CausalLm)
 }
 
 /// What the metadata of the file says of the network, under keys `llama.*`.
@@ -78,63 +81,6 @@ impl Config {
     }
 }
 
-/// The network on its device.
-#[derive(Debug)]
-pub(crate) struct Llama {
-    config: Config,
-    words: Embedding,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    rotary: Rotary,
-    device: Device,
-}
-
-#[derive(Debug)]
-struct Layer {
-    attention_norm: RmsNorm,
-    /// Query, key and value in one product.
-    qkv: Linear,
-    attention_output: Linear,
-    ffn_norm: RmsNorm,
-    /// Gate and up in one product.
-    gate_up: Linear,
-    down: Linear,
-}
-
-impl Layer {
-    fn load<R: Read + Seek>(file: &mut Weights<'_, R>, index: usize, config: &Config) -> Result<Self> {
-        let mut get = |name: &str| file.get(&format!("blk.{index}.{name}.weight"));
-        let qkv = Tensor::cat(&[get("attn_q")?, get("attn_k")?, get("attn_v")?], 0)?;
-        let gate_up = Tensor::cat(&[get("ffn_gate")?, get("ffn_up")?], 0)?;
-        Ok(Self {
-            attention_norm: RmsNorm::new(get("attn_norm")?, config.rms_epsilon),
-            qkv: Linear::new(qkv, None),
-            attention_output: Linear::new(get("attn_output")?, None),
-            ffn_norm: RmsNorm::new(get("ffn_norm")?, config.rms_epsilon),
-            gate_up: Linear::new(gate_up, None),
-            down: Linear::new(get("ffn_down")?, None),
-        })
-    }
-
-    /// The states after this layer, and the layer's queries, keys and values.
-    fn forward(&self, x: &Tensor, rows: &Rows<'_>, past: &Tensor) -> Result<(Tensor, Tensor)> {
-        let Heads { query, key, .. } = rows.attention.heads;
-        let qkv = ops::linear(&self.qkv, &self.attention_norm.forward(x)?)?;
-        let qkv = rows.rotary.rotate(qkv, query + key, rows.positions)?;
-        let attended = rows.attention.forward(&qkv, past)?;
-        let x = ops::add(ops::linear(&self.attention_output, &attended)?, x)?;
-        let wide = ops::swiglu(&ops::linear(&self.gate_up, &self.ffn_norm.forward(&x)?)?)?;
-        Ok((ops::add(ops::linear(&self.down, &wide)?, &x)?, qkv))
-    }
-}
-
-/// What every layer needs to know of a batch.
-struct Rows<'a> {
-    attention: Attention<'a>,
-    rotary: &'a Rotary,
-    positions: &'a [u32],
-}
-
 /// The tensors of an open file.
 struct Weights<'a, R> {
     content: &'a gguf_file::Content,
@@ -146,86 +92,51 @@ impl<R: Read + Seek> Weights<'_, R> {
     fn get(&mut self, name: &str) -> Result<Tensor> {
         self.content.tensor(self.reader, name, self.device)?.dequantize(self.device)
     }
-}
 
-impl Llama {
-    /// Reads the network whose metadata `content` is from `reader`.
-    pub(crate) fn load<R: Read + Seek>(
-        content: &gguf_file::Content,
-        reader: &mut R,
-        device: &Device,
-    ) -> Result<CausalLm> {
-        let config = Config::from_metadata(content)?;
-        let mut file = Weights { content, reader, device };
-        let words = file.get("token_embd.weight")?;
-        let head =
-            if content.tensor_infos.contains_key("output.weight") { file.get("output.weight")? } else { words.clone() };
-        let body = Self {
-            words: Embedding::new(words, config.embedding_length),
-            layers: (0..config.block_count)
-                .map(|index| Layer::load(&mut file, index, &config))
-                .collect::<Result<_>>()?,
-            norm: RmsNorm::new(file.get("output_norm.weight")?, config.rms_epsilon),
-            rotary: Rotary::new(config.rope_freq_base, config.heads().size, config.context_length, device)?,
-            device: device.clone(),
-            config,
-        };
-        Ok(CausalLm::new(body, Linear::new(head, None)))
+    fn norm(&mut self, name: &str, config: &Config) -> Result<Norm> {
+        Ok(Norm::RootMeanSquare(RmsNorm::new(self.get(name)?, config.rms_epsilon)))
     }
 
-    /// Runs `batch` after `past`, handing each layer's queries, keys and values to `keep`.
-    fn run(&self, batch: &Packed, past: &Past, mut keep: impl FnMut(Tensor) -> Result<()>) -> Result<Tensor> {
-        let positions = batch.positions(past.tokens, self.config.context_length)?;
-        let heads = self.config.heads();
-        let rows = Rows {
-            attention: Attention {
-                heads,
-                causal: true,
-                scale: heads.inverse_root(),
-                bias: Bias::None,
-                window: None,
-                lengths: batch.lengths(),
-            },
-            rotary: &self.rotary,
-            positions: &positions,
-        };
-        let mut x = self.words.forward(&Tensor::new(batch.ids(), &self.device)?)?;
-        for (layer, past) in self.layers.iter().zip(&past.layers) {
-            let qkv;
-            (x, qkv) = layer.forward(&x, &rows, past)?;
-            keep(qkv)?;
-        }
-        Ok(x)
+    fn block(&mut self, index: usize, config: &Config) -> Result<Block> {
+        let name = |part: &str| format!("blk.{index}.{part}.weight");
+        let mut linear = |part: &str| Ok::<_, candle_core::Error>(Linear::new(self.get(&name(part))?, None));
+        let qkv = side_by_side(&[linear("attn_q")?, linear("attn_k")?, linear("attn_v")?])?;
+        let attention_output = linear("attn_output")?;
+        let gate_up = side_by_side(&[linear("ffn_gate")?, linear("ffn_up")?])?;
+        let output = linear("ffn_down")?;
+        Ok(Block {
+            norm: self.norm(&name("attn_norm"), config)?,
+            qkv,
+            attention_output,
+            scale: config.heads().inverse_root(),
+            window: None,
+            feed_forward_norm: Some(self.norm(&name("ffn_norm"), config)?),
+            feed_forward: FeedForward::Gated { gate_up, output },
+        })
     }
 }
 
-impl CausalBody for Llama {
-    fn context_tokens(&self) -> usize {
-        self.config.context_length
-    }
-
-    fn no_past(&self) -> Result<Past> {
-        let layer = nothing(self.config.heads().kv_width(), &self.device)?;
-        Ok(Past { tokens: 0, layers: vec![layer; self.layers.len()] })
-    }
-
-    fn forward(&self, batch: &Packed, past: &Past) -> Result<Tensor> {
-        self.run(batch, past, |_| Ok(()))
-    }
-
-    fn extend(&self, ids: &[u32], past: &Past) -> Result<(Tensor, Past)> {
-        let heads = self.config.heads();
-        let mut own = Vec::with_capacity(self.layers.len());
-        let states = self.run(&Packed::new([ids]), past, |qkv| {
-            own.push(qkv.narrow(1, heads.query_width(), heads.kv_width())?.contiguous()?);
-            Ok(())
-        })?;
-        Ok((states, past.followed_by(ids.len(), own)?))
-    }
-
-    fn normalised(&self, states: &Tensor) -> Result<Tensor> {
-        self.norm.forward(states)
-    }
+/// Reads the network whose metadata `content` is from `reader`.
+pub(crate) fn load<R: Read + Seek>(content: &gguf_file::Content, reader: &mut R, device: &Device) -> Result<CausalLm> {
+    let config = Config::from_metadata(content)?;
+    let mut file = Weights { content, reader, device };
+    let words = file.get("token_embd.weight")?;
+    let head =
+        if content.tensor_infos.contains_key("output.weight") { file.get("output.weight")? } else { words.clone() };
+    let (heads, context) = (config.heads(), config.context_length);
+    let rotary = Rotary::new(config.rope_freq_base, heads.size, heads.size, Pairing::Interleaved, context, device)?;
+    let body = Decoder {
+        words: Embedding::new(words, config.embedding_length),
+        typed: false,
+        embedding_scale: 1.0,
+        place: Place::Rotary(rotary),
+        blocks: (0..config.block_count).map(|index| file.block(index, &config)).collect::<Result<_>>()?,
+        norm: file.norm("output_norm.weight", &config)?,
+        output_scale: 1.0,
+        heads,
+        context,
+    };
+    Ok(CausalLm::new(body, Linear::new(head, None)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,12 @@
 //! | causal body | [`CausalBody`] | [`Network::CausalLm`] with [`CausalLm`], [`Network::CausalClassifier`] with [`RewardHead`] |
 
 pub(crate) mod bert;
+pub(crate) mod btlm;
+mod decoder;
+pub(crate) mod gpt2;
+pub(crate) mod gpt_neo;
+pub(crate) mod gptj;
+pub(crate) mod llama;
 pub(crate) mod llama_gguf;
 
 use candle_core::{DType, Result, Tensor};
@@ -74,25 +80,25 @@ pub trait CausalBody: Send + Sync {
     fn no_past(&self) -> Result<Past>;
 
     /// States of all tokens, `[tokens, hidden]`, in the order of the batch, each row following `past`. The network's last
-    /// norm is left to [`CausalBody::normalised`].
+    /// norm is left to [`CausalBody::normalised`]. A model without token types leaves [`Packed::token_types`] aside.
     ///
     /// # Errors
     /// When the device fails or runs out of memory, or a row does not suit the model.
     fn forward(&self, batch: &Packed, past: &Past) -> Result<Tensor>;
 
-    /// As [`CausalBody::forward`] for one row, with the keys and values of `past` and this row for rows that follow it
+    /// As [`CausalBody::forward`] for a single row, with the keys and values of `past` and this row for rows that follow it
     /// ([`Past::followed_by`]).
     ///
     /// # Errors
     /// As [`CausalBody::forward`].
-    fn extend(&self, ids: &[u32], past: &Past) -> Result<(Tensor, Past)>;
+    fn extend(&self, row: &Packed, past: &Past) -> Result<(Tensor, Past)>;
 
     /// [`CausalBody::extend`] of no past: the beginning of a row.
     ///
     /// # Errors
     /// As [`CausalBody::forward`].
     fn prefill(&self, ids: &[u32]) -> Result<(Tensor, Past)> {
-        self.extend(ids, &self.no_past()?)
+        self.extend(&Packed::new([ids]), &self.no_past()?)
     }
 
     /// What heads read: the last norm of some states, and what else the network does before a head. `[rows, hidden]` to

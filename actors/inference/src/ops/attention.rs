@@ -7,7 +7,7 @@
 
 use std::{num::NonZeroUsize, ops::Range};
 
-use candle_core::{CpuStorage, CustomOp2, D, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -33,7 +33,6 @@ pub(crate) struct Heads {
 
 /// What is added to a score for how far its key lies from its query. Places count from the beginning of the past.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "for the networks that come next: BTLM and MPNet")]
 pub(crate) enum Bias<'a> {
     /// Nothing.
     None,
@@ -44,6 +43,7 @@ pub(crate) enum Bias<'a> {
     },
     /// A learned number for each head and each `key - query`, which is clamped to `-reach ..= reach`: any bucketing of
     /// distances that ends somewhere. Raffel et al., <https://arxiv.org/abs/1910.10683>.
+    #[allow(dead_code, reason = "MPNet comes next")]
     Table {
         /// `[query heads, 2 · reach + 1]`, row after row.
         values: &'a [f32],
@@ -69,6 +69,14 @@ pub(crate) struct Attention<'a> {
 // === impl Heads ===
 
 impl Heads {
+    /// As many key heads as query heads, over a width that divides into them evenly.
+    pub(crate) fn over(width: usize, heads: usize) -> Result<Self> {
+        if heads == 0 || !width.is_multiple_of(heads) {
+            candle_core::bail!("a width of {width} does not divide into {heads} heads");
+        }
+        Ok(Self { query: heads, key: heads, size: width / heads })
+    }
+
     /// Columns of queries, keys and values side by side.
     pub(crate) fn qkv_width(self) -> usize {
         (self.query + 2 * self.key) * self.size
@@ -200,7 +208,8 @@ impl Attention<'_> {
             let q = heads_first(row.narrow(1, 0, query * size)?.contiguous()?, query, length)?;
             let k = grouped(kv.narrow(1, 0, key * size)?)?;
             let v = grouped(kv.narrow(1, key * size, key * size)?)?;
-            let mut scores = (q.matmul(&k.transpose(1, 2)?)? * f64::from(self.scale))?;
+            let scores = q.matmul(&k.transpose(1, 2)?)?.to_dtype(DType::F32)?;
+            let mut scores = (scores * f64::from(self.scale))?;
             if let Some(bias) = self.bias.tensor(past_tokens, length, seen, qkv.device())? {
                 scores = scores.broadcast_add(&bias)?;
             }
@@ -213,7 +222,7 @@ impl Attention<'_> {
                     .collect();
                 scores = scores.broadcast_add(&Tensor::from_vec(hidden, (length, seen), qkv.device())?)?;
             }
-            let answer = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
+            let answer = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?.matmul(&v)?;
             answers.push(answer.transpose(0, 1)?.reshape((length, query * size))?);
         }
         if answers.is_empty() {
@@ -341,7 +350,6 @@ impl Attention<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
     use proptest::prelude::*;
 
     use super::*;

@@ -17,7 +17,16 @@ pub(crate) fn gelu(x: Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return x.gelu_erf();
     }
-    x.inplace_op1(&Gelu)?;
+    x.inplace_op1(&Each(vector::gelu_in_place))?;
+    Ok(x)
+}
+
+/// The hyperbolic approximation of gelu. Consumes `x`, as [`gelu`] does.
+pub(crate) fn gelu_new(x: Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return x.gelu();
+    }
+    x.inplace_op1(&Each(vector::gelu_new_in_place))?;
     Ok(x)
 }
 
@@ -72,19 +81,20 @@ impl InplaceOp2 for Add {
     }
 }
 
-struct Gelu;
+/// A function of single values, over all values of a tensor.
+struct Each(fn(&mut [f32]));
 
-impl InplaceOp1 for Gelu {
+impl InplaceOp1 for Each {
     fn name(&self) -> &'static str {
-        "gelu"
+        "activation"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let CpuStorage::F32(values) = storage else { candle_core::bail!("gelu wants f32") };
+        let CpuStorage::F32(values) = storage else { candle_core::bail!("an activation wants f32") };
         let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("gelu wants contiguous values")
+            candle_core::bail!("an activation wants contiguous values")
         };
-        values[start..end].par_chunks_mut(CHUNK_VALUES).for_each(vector::gelu_in_place);
+        values[start..end].par_chunks_mut(CHUNK_VALUES).for_each(self.0);
         Ok(())
     }
 }

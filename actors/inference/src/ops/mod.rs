@@ -8,9 +8,9 @@ mod rotary;
 mod vector;
 
 pub(crate) use attention::{Attention, Bias, Heads};
-pub(crate) use elementwise::{add, gelu, linear, swiglu};
+pub(crate) use elementwise::{add, gelu, gelu_new, linear, swiglu};
 pub(crate) use log_prob::{Target, log_probabilities};
-pub(crate) use rotary::Rotary;
+pub(crate) use rotary::{Pairing, Rotary};
 
 use candle_core::{CpuStorage, Layout, Result};
 

@@ -1,41 +1,65 @@
-//! Rotary position embedding on interleaved pairs, as llama.cpp stores its weights.
-//! Su et al., <https://arxiv.org/abs/2104.09864>.
+//! Rotary position embedding: Su et al., <https://arxiv.org/abs/2104.09864>.
 
-use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Result, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
 use rayon::prelude::*;
+
+/// Which values of a head turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pairing {
+    /// Neighbours, 2i and 2i + 1: GPT-J, and Llama as llama.cpp stores its weights.
+    Interleaved,
+    /// i and i + half of what is turned: Llama as transformers stores its weights.
+    Halves,
+}
 
 /// Sines and cosines of every position a model can have.
 #[derive(Debug)]
 pub(crate) struct Rotary {
-    /// `[positions, size / 2]`.
+    /// `[positions, pairs]`.
     cos: Tensor,
     sin: Tensor,
     cos_values: Vec<f32>,
     sin_values: Vec<f32>,
-    half: usize,
+    /// Values in a head, and pairs of them that are turned; the rest of the head stays as it is.
+    size: usize,
+    pairs: usize,
+    pairing: Pairing,
 }
 
 impl Rotary {
-    /// Angles for heads of `size` values, rotated over their whole width, at positions below `positions`.
-    pub(crate) fn new(base: f32, size: usize, positions: usize, device: &Device) -> Result<Self> {
-        let half = size / 2;
+    /// Angles for the first `rotated` values of heads of `size`, at positions below `positions`.
+    ///
+    /// # Errors
+    /// When a head has no such values, or the device fails.
+    pub(crate) fn new(
+        base: f32,
+        size: usize,
+        rotated: usize,
+        pairing: Pairing,
+        positions: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        if rotated > size || !rotated.is_multiple_of(2) {
+            candle_core::bail!("cannot rotate {rotated} values of heads of {size}: wants pairs within a head");
+        }
+        let pairs = rotated / 2;
         let angles: Vec<f64> = (0..positions)
             .flat_map(|position| {
-                (0..half).map(move |i| position as f64 / f64::from(base).powf(2.0 * i as f64 / size as f64))
+                (0..pairs).map(move |i| position as f64 / f64::from(base).powf(2.0 * i as f64 / rotated as f64))
             })
             .collect();
         let cos_values: Vec<f32> = angles.iter().map(|angle| angle.cos() as f32).collect();
         let sin_values: Vec<f32> = angles.iter().map(|angle| angle.sin() as f32).collect();
-        let cos = Tensor::from_slice(&cos_values, (positions, half), device)?;
-        let sin = Tensor::from_slice(&sin_values, (positions, half), device)?;
-        Ok(Self { cos, sin, cos_values, sin_values, half })
+        let cos = Tensor::from_slice(&cos_values, (positions, pairs), device)?;
+        let sin = Tensor::from_slice(&sin_values, (positions, pairs), device)?;
+        Ok(Self { cos, sin, cos_values, sin_values, size, pairs, pairing })
     }
 
     /// Rotates the first `heads` heads of each token of `x` (`[tokens, width]`) to its position. Consumes `x`: on the
     /// processor its memory becomes the answer.
     pub(crate) fn rotate(&self, x: Tensor, heads: usize, positions: &[u32]) -> Result<Tensor> {
         let (tokens, width) = x.dims2()?;
-        if tokens != positions.len() || heads * self.half * 2 > width {
+        if tokens != positions.len() || heads * self.size > width {
             candle_core::bail!("cannot rotate {heads} heads of {tokens} tokens, {} positions", positions.len());
         }
         let known = self.cos.dim(0)?;
@@ -46,16 +70,31 @@ impl Rotary {
             x.inplace_op1(&Rotate { angles: self, heads, positions })?;
             return Ok(x);
         }
+        self.portable(&x, heads, positions)
+    }
+
+    /// The definition, in candle's own operations.
+    fn portable(&self, x: &Tensor, heads: usize, positions: &[u32]) -> Result<Tensor> {
+        let (tokens, width) = x.dims2()?;
         let positions = Tensor::new(positions, x.device())?;
-        let cos = self.cos.index_select(&positions, 0)?.unsqueeze(1)?;
-        let sin = self.sin.index_select(&positions, 0)?.unsqueeze(1)?;
-        let rotated = heads * self.half * 2;
-        let pairs = x.narrow(1, 0, rotated)?.reshape((tokens, heads, self.half, 2))?;
-        let (even, odd) = (pairs.narrow(3, 0, 1)?.squeeze(3)?, pairs.narrow(3, 1, 1)?.squeeze(3)?);
-        let first = (even.broadcast_mul(&cos)? - odd.broadcast_mul(&sin)?)?;
-        let second = (even.broadcast_mul(&sin)? + odd.broadcast_mul(&cos)?)?;
-        let turned = Tensor::stack(&[first, second], D::Minus1)?.reshape((tokens, rotated))?;
-        Tensor::cat(&[turned, x.narrow(1, rotated, width - rotated)?], 1)
+        // [tokens, 1, pairs, 1], or with the last two exchanged: the axis of the two values of a pair has length 1.
+        let (pair, shape) = match self.pairing {
+            Pairing::Interleaved => (3, (tokens, heads, self.pairs, 2)),
+            Pairing::Halves => (2, (tokens, heads, 2, self.pairs)),
+        };
+        let of_tokens =
+            |table: &Tensor| table.index_select(&positions, 0)?.to_dtype(x.dtype())?.unsqueeze(1)?.unsqueeze(pair);
+        let (cos, sin) = (of_tokens(&self.cos)?, of_tokens(&self.sin)?);
+        let all = x.narrow(1, 0, heads * self.size)?.reshape((tokens, heads, self.size))?;
+        let rotated = 2 * self.pairs;
+        let pairs = all.narrow(2, 0, rotated)?.reshape(shape)?;
+        let (a, b) = (pairs.narrow(pair, 0, 1)?, pairs.narrow(pair, 1, 1)?);
+        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
+        let turned = Tensor::cat(&[first, second], pair)?.reshape((tokens, heads, rotated))?;
+        let still = all.narrow(2, rotated, self.size - rotated)?;
+        let heads_turned = Tensor::cat(&[turned, still], 2)?.reshape((tokens, heads * self.size))?;
+        Tensor::cat(&[heads_turned, x.narrow(1, heads * self.size, width - heads * self.size)?], 1)
     }
 }
 
@@ -76,15 +115,27 @@ impl InplaceOp1 for Rotate<'_> {
             candle_core::bail!("rotary embedding wants contiguous values")
         };
         let (_, width) = layout.shape().dims2()?;
-        let half = self.angles.half;
+        let Rotary { size, pairs, pairing, .. } = *self.angles;
         values[start..end].par_chunks_mut(width).zip(self.positions).for_each(|(token, &position)| {
-            let at = position as usize * half;
-            let (cos, sin) = (&self.angles.cos_values[at..at + half], &self.angles.sin_values[at..at + half]);
-            for head in token.chunks_exact_mut(2 * half).take(self.heads) {
-                for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
-                    let (even, odd) = (pair[0], pair[1]);
-                    pair[0] = even * cos - odd * sin;
-                    pair[1] = even * sin + odd * cos;
+            let at = position as usize * pairs;
+            let (cos, sin) = (&self.angles.cos_values[at..at + pairs], &self.angles.sin_values[at..at + pairs]);
+            let turn = |a: &mut f32, b: &mut f32, cos: f32, sin: f32| {
+                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+            };
+            for head in token.chunks_exact_mut(size).take(self.heads) {
+                let turned = &mut head[..2 * pairs];
+                match pairing {
+                    Pairing::Interleaved => {
+                        for (([a, b], cos), sin) in turned.as_chunks_mut().0.iter_mut().zip(cos).zip(sin) {
+                            turn(a, b, *cos, *sin);
+                        }
+                    }
+                    Pairing::Halves => {
+                        let (first, second) = turned.split_at_mut(pairs);
+                        for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                            turn(a, b, *cos, *sin);
+                        }
+                    }
                 }
             }
         });
@@ -96,31 +147,47 @@ impl InplaceOp1 for Rotate<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn equals_candles_interleaved_rotary_and_leaves_the_values_alone() {
-        let (tokens, heads, size) = (5, 3, 8);
-        let rotary = Rotary::new(10_000.0, size, 16, &Device::Cpu).unwrap();
-        let x = Tensor::randn(0_f32, 1.0, (tokens, (heads + 1) * size), &Device::Cpu).unwrap();
-        let positions = [3_u32, 4, 5, 0, 15];
-        let ours = rotary.rotate(x.copy().unwrap(), heads, &positions).unwrap();
-
-        let index = Tensor::new(&positions, &Device::Cpu).unwrap();
-        let (cos, sin) = (rotary.cos.index_select(&index, 0).unwrap(), rotary.sin.index_select(&index, 0).unwrap());
-        let per_head = |t: &Tensor| {
-            let t = t.narrow(1, 0, heads * size).unwrap().reshape((1, tokens, heads, size)).unwrap();
-            t.transpose(1, 2).unwrap().contiguous().unwrap()
-        };
-        let expected = candle_nn::rotary_emb::rope_i(&per_head(&x), &cos, &sin).unwrap();
-        let difference = (per_head(&ours) - expected).unwrap().abs().unwrap().max_all().unwrap();
-        assert!(difference.to_scalar::<f32>().unwrap() < 1e-6);
-        let untouched = |t: &Tensor| t.narrow(1, heads * size, size).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(untouched(&ours), untouched(&x));
+    fn difference(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
     }
 
     #[test]
-    fn a_position_beyond_the_model_is_an_error() {
-        let rotary = Rotary::new(10_000.0, 4, 8, &Device::Cpu).unwrap();
+    fn equals_candles_rotary_and_the_portable_form() {
+        let (tokens, heads, size) = (5, 3, 8);
+        let x = Tensor::randn(0_f32, 1.0, (tokens, (heads + 1) * size), &Device::Cpu).unwrap();
+        let positions = [3_u32, 4, 5, 0, 15];
+        let index = Tensor::new(&positions, &Device::Cpu).unwrap();
+        for (pairing, rotated) in [Pairing::Interleaved, Pairing::Halves].into_iter().flat_map(|p| [(p, 8), (p, 4)]) {
+            let rotary = Rotary::new(10_000.0, size, rotated, pairing, 16, &Device::Cpu).unwrap();
+            let ours = rotary.rotate(x.copy().unwrap(), heads, &positions).unwrap();
+            assert!(difference(&ours, &rotary.portable(&x, heads, &positions).unwrap()) < 1e-6);
+
+            let (cos, sin) = (rotary.cos.index_select(&index, 0).unwrap(), rotary.sin.index_select(&index, 0).unwrap());
+            let part = |t: &Tensor, from: usize, width: usize| {
+                let t = t.narrow(1, 0, heads * size).unwrap().reshape((1, tokens, heads, size)).unwrap();
+                t.transpose(1, 2).unwrap().narrow(3, from, width).unwrap().contiguous().unwrap()
+            };
+            let turned = part(&x, 0, rotated);
+            let expected = match pairing {
+                Pairing::Interleaved => candle_nn::rotary_emb::rope_i(&turned, &cos, &sin).unwrap(),
+                Pairing::Halves => candle_nn::rotary_emb::rope(&turned, &cos, &sin).unwrap(),
+            };
+            assert!(difference(&part(&ours, 0, rotated), &expected) < 1e-6, "{pairing:?} {rotated}");
+            if rotated < size {
+                assert_eq!(difference(&part(&ours, rotated, size - rotated), &part(&x, rotated, size - rotated)), 0.0);
+            }
+            let untouched = |t: &Tensor| t.narrow(1, heads * size, size).unwrap();
+            assert_eq!(difference(&untouched(&ours), &untouched(&x)), 0.0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_rotated_is_an_error() {
+        let rotary = |rotated| Rotary::new(10_000.0, 4, rotated, Pairing::Interleaved, 8, &Device::Cpu);
         let x = Tensor::zeros((1, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert!(rotary.rotate(x, 1, &[8]).unwrap_err().to_string().contains("position 8"));
+        assert!(rotary(4).unwrap().rotate(x, 1, &[8]).unwrap_err().to_string().contains("position 8"));
+        for rotated in [3, 6] {
+            assert!(rotary(rotated).unwrap_err().to_string().contains("wants pairs within a head"));
+        }
     }
 }

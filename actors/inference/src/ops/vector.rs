@@ -29,6 +29,11 @@ pub(crate) fn gelu_in_place(values: &mut [f32]) {
     Arch::new().dispatch(Gelu { values });
 }
 
+/// The approximation of [`gelu_in_place`] by a hyperbolic tangent, which checkpoints of the GPT family call `gelu_new`.
+pub(crate) fn gelu_new_in_place(values: &mut [f32]) {
+    Arch::new().dispatch(GeluNew { values });
+}
+
 /// `out = silu(gate) · up`: the gated half of a SwiGLU feed-forward. Shazeer, <https://arxiv.org/abs/2002.05202>.
 pub(crate) fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
     Arch::new().dispatch(SwiGlu { out, gate, up });
@@ -125,6 +130,25 @@ impl WithSimd for Gelu<'_> {
     }
 }
 
+struct GeluNew<'a> {
+    values: &'a mut [f32],
+}
+
+impl WithSimd for GeluNew<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        // (1 + tanh(y)) / 2 is 1 / (1 + exp(-2y)).
+        const SLOPE: f32 = 2.0 * 0.797_884_6; // 2 · sqrt(2 / π)
+        for value in self.values {
+            let x = *value;
+            let y = SLOPE * (0.044_715 * x * x).mul_add(x, x);
+            *value = x / (1.0 + exp(-y));
+        }
+    }
+}
+
 struct SwiGlu<'a> {
     out: &'a mut [f32],
     gate: &'a [f32],
@@ -216,6 +240,17 @@ mod tests {
         gelu_in_place(&mut ours);
         for ((x, ours), expected) in values.iter().zip(&ours).zip(expected.to_vec1::<f32>().unwrap()) {
             assert!((ours - expected).abs() < 2e-6, "gelu({x}) = {ours} not {expected}");
+        }
+    }
+
+    #[test]
+    fn gelu_new_is_candles() {
+        let values = sweep(-9.0, 9.0);
+        let expected = Tensor::new(values.as_slice(), &Device::Cpu).unwrap().gelu().unwrap();
+        let mut ours = values.clone();
+        gelu_new_in_place(&mut ours);
+        for ((x, ours), expected) in values.iter().zip(&ours).zip(expected.to_vec1::<f32>().unwrap()) {
+            assert!((ours - expected).abs() < 2e-6, "gelu_new({x}) = {ours} not {expected}");
         }
     }
 

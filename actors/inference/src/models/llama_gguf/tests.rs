@@ -3,6 +3,7 @@ use std::{collections::HashMap, fs::File, io::Cursor, path::Path};
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file::Value};
 
 use super::*;
+use crate::models::decoder::tests::assert_keeps_its_word;
 
 const LAYERS: usize = 2;
 const WIDTH: usize = 64;
@@ -90,7 +91,7 @@ fn tiny_and_weights() -> (CausalLm, HashMap<String, Vec<Vec<f64>>>) {
         .collect();
     let mut file = File::open(&path).unwrap();
     let content = gguf_file::Content::read(&mut file).unwrap();
-    (Llama::load(&content, &mut file, &Device::Cpu).unwrap(), weights)
+    (load(&content, &mut file, &Device::Cpu).unwrap(), weights)
 }
 
 /// The network in double precision, one token and one number at a time, straight from the papers: the logits after the
@@ -162,10 +163,6 @@ fn ids(count: usize, seed: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 37 + seed * 11 + i * i) % 258) as u32).collect()
 }
 
-fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
-    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
-}
-
 #[test]
 fn logits_equal_the_network_by_hand() {
     let (llama, weights) = tiny_and_weights();
@@ -182,44 +179,8 @@ fn logits_equal_the_network_by_hand() {
 }
 
 #[test]
-fn a_row_depends_neither_on_its_batch_nor_on_how_its_past_was_computed() {
-    let llama = tiny();
-    let prefix = ids(70, 3);
-    let (_, past) = llama.body.prefill(&prefix).unwrap();
-    let rows: Vec<Vec<u32>> = [1, 40, 0, 90, 33].iter().map(|&n| ids(n, n)).collect();
-    let together = llama.body.forward(&Packed::new(rows.iter().map(Vec::as_slice)), &past).unwrap();
-    let mut start = 0;
-    for row in rows.iter().filter(|row| !row.is_empty()) {
-        let whole: Vec<u32> = prefix.iter().chain(row).copied().collect();
-        let (alone, _) = llama.body.prefill(&whole).unwrap();
-        let alone = alone.narrow(0, prefix.len(), row.len()).unwrap();
-        assert!(largest_difference(&together.narrow(0, start, row.len()).unwrap(), &alone) < 1e-4);
-        start += row.len();
-    }
-}
-
-#[test]
-fn a_past_extended_twice_is_the_past_of_the_whole() {
-    let llama = tiny();
-    let whole = ids(90, 5);
-    let (states, past) = llama.body.prefill(&whole).unwrap();
-    let (_, first) = llama.body.prefill(&whole[..30]).unwrap();
-    let (_, second) = llama.body.extend(&whole[30..31], &first).unwrap();
-    let (rest, third) = llama.body.extend(&whole[31..], &second).unwrap();
-    assert_eq!((first.tokens(), second.tokens(), third.tokens()), (30, 31, 90));
-    assert!(largest_difference(&states.narrow(0, 31, 59).unwrap(), &rest) < 1e-4);
-    for (once, thrice) in past.layers.iter().zip(&third.layers) {
-        assert!(largest_difference(once, thrice) < 1e-4);
-    }
-}
-
-#[test]
-fn a_row_past_the_context_is_an_error() {
-    let llama = tiny();
-    let (_, past) = llama.body.prefill(&ids(100, 1)).unwrap();
-    let row = ids(CONTEXT - 99, 2);
-    let error = llama.body.forward(&Packed::new([row.as_slice()]), &past).unwrap_err().to_string();
-    assert!(error.contains("161 tokens in a model of 160"), "{error}");
+fn rows_are_independent_and_pasts_exact() {
+    assert_keeps_its_word(&*tiny().body, 260, CONTEXT);
 }
 
 #[test]
@@ -242,7 +203,7 @@ fn greedy_continuation_of_the_capital_of_france_is_paris() {
         return;
     };
     let content = gguf_file::Content::read(&mut file).unwrap();
-    let llama = Llama::load(&content, &mut file, &Device::Cpu).unwrap();
+    let llama = load(&content, &mut file, &Device::Cpu).unwrap();
     let tokenizer = crate::tokenizer::TextTokenizer::from_gguf(&content, llama.body.context_tokens()).unwrap();
     for text in ["In 2024, naïve 東京 🙂  two  spaces\n\ttabs", "don't I'll 3.14159"] {
         assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()), text);
