@@ -4,7 +4,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use openvalidators_runtime::{Seed, SharedClock};
+use openvalidators_runtime::{Seed, SharedClock, accept_bounded, within};
 use rand::RngCore;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -15,15 +15,13 @@ use tokio::{
 /// Connections held at once; further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection lasts at most.
-const CONNECTION_SECONDS: u64 = 60;
+const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// Longest head of a request that is read before it is answered.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Longest request that is read before it is answered.
 const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes sent for one request.
 const GARBAGE_BYTES: usize = 4 * 1024;
-/// After `accept` failed (too many open files), before it is tried again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket that answers with garbage. Dropped, it closes.
 #[derive(Debug)]
@@ -60,30 +58,16 @@ impl Drop for Garbage {
 }
 
 async fn accept(listener: TcpListener, seed: Seed, clock: SharedClock) {
-    let mut connections = JoinSet::new();
-    let mut count = 0_u64;
-    loop {
-        tokio::select! {
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((socket, _)) => {
-                    let end = clock.sleep(Duration::from_secs(CONNECTION_SECONDS));
-                    connections.spawn(async move {
-                        tokio::select! {
-                            () = end => {}
-                            // A validator that hangs up is no fault of this miner.
-                            _ = talk(socket, seed, count) => {}
-                        }
-                    });
-                    count += 1;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a local miner could not accept a connection");
-                    clock.sleep(ACCEPT_PAUSE).await;
-                }
-            },
+    let (mut connections, mut count) = (JoinSet::new(), 0_u64);
+    let serve = |socket| {
+        let (clock, this) = (clock.clone(), count);
+        count += 1;
+        async move {
+            // A validator that hangs up is no fault of this miner.
+            let _ = within(&*clock, CONNECTION_LIMIT, talk(socket, seed, this)).await;
         }
-    }
+    };
+    match accept_bounded(&listener, MAX_CONNECTIONS, &*clock, &mut connections, serve).await {}
 }
 
 async fn talk(mut socket: TcpStream, seed: Seed, count: u64) -> io::Result<()> {
@@ -116,7 +100,7 @@ async fn read_request(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use openvalidators_runtime::{SystemClock, within};
+    use openvalidators_runtime::SystemClock;
 
     use super::*;
 

@@ -190,13 +190,6 @@ fn failed(attempt: String) -> impl FnOnce(ChainError) -> LocalnetError {
 // === impl Roster ===
 
 impl Roster {
-    /// What the miner at this place is; `None` for validators and strangers.
-    #[must_use]
-    pub fn kind_of(&self, uid: Uid) -> Option<MinerKind> {
-        let place = self.entries.binary_search_by_key(&uid, |entry| entry.uid).ok()?;
-        Some(self.entries[place].kind)
-    }
-
     /// All miners, by uid.
     pub fn iter(&self) -> impl Iterator<Item = &RosterEntry> {
         self.entries.iter()

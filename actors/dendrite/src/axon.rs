@@ -10,11 +10,11 @@ use futures::{FutureExt, future::BoxFuture};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use openvalidators_messages::Hotkey;
-use openvalidators_runtime::SharedClock;
+use openvalidators_runtime::{SharedClock, accept_bounded, within};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 
@@ -25,9 +25,6 @@ mod reply;
 mod verify;
 
 pub use reply::Reply;
-
-/// After a failed accept (no file descriptors left, as a rule) the next one waits.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Limits of a served axon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,34 +119,21 @@ impl Axon {
 }
 
 async fn accept(listener: TcpListener, config: AxonConfig, exchange: Arc<Exchange>, mut closed: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
-    loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        tokio::select! {
-            (place, accepted) = next => match accepted {
-                Ok((stream, _)) => {
-                    let connection = serve_connection(stream, &config, exchange.clone(), closed.clone());
-                    connections.spawn(connection.map(move |()| drop(place)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection");
-                    exchange.clock.sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-            // A dropped sender closes too.
-            _ = closed.changed() => break,
-        }
+    let on_close = closed.clone();
+    let serve = |stream| serve_connection(stream, &config, exchange.clone(), on_close.clone());
+    tokio::select! {
+        never = accept_bounded(&listener, config.max_connections, &*exchange.clock, &mut connections, serve) => match never {},
+        // A dropped sender closes too.
+        _ = closed.changed() => {}
     }
     drop(listener);
     if closed.has_changed().is_ok() {
-        let patience = exchange.clock.sleep(Duration::from_secs_f64(config.close_timeout_seconds));
+        let patience = Duration::from_secs_f64(config.close_timeout_seconds);
         let drained = async { while connections.join_next().await.is_some() {} };
-        tokio::select! { () = drained => {}, () = patience => tracing::warn!("closing an axon that is still asked") }
+        if within(&*exchange.clock, patience, drained).await.is_err() {
+            tracing::warn!("closing an axon that is still asked");
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use openvalidators_runtime::SharedClock;
+use openvalidators_runtime::{AtPath, SharedClock};
 use sha2::{Digest, Sha256};
 
-use crate::{HubError, Model, ModelFile, error::AtPath};
+use crate::{HubError, Model, ModelFile};
 
 /// Read at a time when hashing.
 const HASH_BUFFER_BYTES: usize = 1 << 20;
@@ -90,7 +90,7 @@ impl Folder {
             Ok(found) if found == *file.sha256 => Ok(Verdict::Right),
             Ok(found) => Ok(Verdict::Wrong { found }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Verdict::Absent),
-            Err(error) => Err(error).at("read", path),
+            Err(error) => Ok(Err(error).at("read", path)?),
         }
     }
 
@@ -103,7 +103,7 @@ impl Folder {
     pub fn publish(&self, part: &Path, name: &str) -> Result<(), HubError> {
         let target = self.path.join(name);
         std::fs::rename(part, &target).at("put in place", &target)?;
-        File::open(&self.path).and_then(|folder| folder.sync_all()).at("sync", &self.path)
+        Ok(File::open(&self.path).and_then(|folder| folder.sync_all()).at("sync", &self.path)?)
     }
 
     /// Waits until no other process fetches this model, `patience` at most.
@@ -115,7 +115,7 @@ impl Folder {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Lock { _file: file }),
-                Err(TryLockError::Error(error)) => return Err(error).at("lock", path),
+                Err(TryLockError::Error(error)) => return Ok(Err(error).at("lock", path)?),
                 Err(TryLockError::WouldBlock) if waited >= patience => {
                     return Err(HubError::Busy { lock: path, waited });
                 }

@@ -121,16 +121,6 @@ fn file(name: &'static str, bytes: u64, sha256: &'static str) -> ModelFile {
     ModelFile { name: name.into(), bytes, sha256: sha256.into() }
 }
 
-// === impl Model ===
-
-impl Model {
-    /// All its files together.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
-    }
-}
-
 // === impl Source ===
 
 impl Source {

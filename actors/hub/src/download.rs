@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use openvalidators_runtime::SharedClock;
+use openvalidators_runtime::{AtPath, FileError, SharedClock};
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER},
@@ -21,7 +21,6 @@ use crate::{
     Event, HubError, Progress,
     cache::sha256_of,
     config::{Settings, Token},
-    error::AtPath,
 };
 
 /// Redirects followed for one request; the hub needs two.
@@ -59,6 +58,12 @@ pub(crate) enum Failure {
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         Self::Here(error)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::Here(error.into())
     }
 }
 
@@ -308,7 +313,7 @@ impl Unfinished {
     }
 
     /// Writes down what is needed to go on. A server that gives no validator cannot be resumed.
-    fn remember(wanted: &Wanted<'_>, response: &Response) -> Result<(), HubError> {
+    fn remember(wanted: &Wanted<'_>, response: &Response) -> Result<(), FileError> {
         let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let path = memory_of(wanted.part);
         let strong = header(ETAG).filter(|etag| !etag.starts_with("W/"));
@@ -330,7 +335,7 @@ fn address(url: &Url) -> String {
 }
 
 /// Drops an unfinished download.
-pub(crate) fn forget(part: &Path) -> Result<(), HubError> {
+pub(crate) fn forget(part: &Path) -> Result<(), FileError> {
     for path in [part.to_owned(), memory_of(part)] {
         std::fs::remove_file(&path).or_else(absent_is_fine).at("remove", path)?;
     }
@@ -392,7 +397,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
-fn here(error: HubError) -> Trouble {
+fn here(error: impl Into<Failure>) -> Trouble {
     Trouble::Lasting(error.into())
 }
 

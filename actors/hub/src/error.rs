@@ -1,6 +1,8 @@
 //! Every way it can fail: what was attempted, what was found, what to do.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
+
+use openvalidators_runtime::FileError;
 
 /// A model could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +80,8 @@ pub enum HubError {
         waited: Duration,
     },
     /// The cache folder does not work.
-    #[error("could not {attempted} {}: {source}. Is the disk full, or the folder not ours? OPENVALIDATORS_MODELS names another", path.display())]
-    Cache {
-        /// The operation.
-        attempted: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("{0}. Is the disk full, or the folder not ours? OPENVALIDATORS_MODELS names another")]
+    Cache(#[from] FileError),
 }
 
 /// A source that was tried in vain.
@@ -104,16 +99,5 @@ struct Attempts<'a>(&'a [Attempt]);
 impl fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|attempt| write!(f, "\n  tried {}: {}", attempt.source, attempt.reason))
-    }
-}
-
-/// Attaches operation and path to an I/O error.
-pub(crate) trait AtPath<T> {
-    fn at(self, attempted: &'static str, path: impl Into<PathBuf>) -> Result<T, HubError>;
-}
-
-impl<T> AtPath<T> for io::Result<T> {
-    fn at(self, attempted: &'static str, path: impl Into<PathBuf>) -> Result<T, HubError> {
-        self.map_err(|source| HubError::Cache { attempted, path: path.into(), source })
     }
 }

@@ -1,11 +1,8 @@
 //! The way in: what models there are, whether they are here, and getting them here.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use openvalidators_runtime::{SharedClock, within};
+use openvalidators_runtime::{FileError, SharedClock, within};
 
 use crate::{
     Attempt, Catalogue, Event, HubConfig, HubError, Model, ModelFile, ModelState, Progress, Source,
@@ -225,16 +222,6 @@ impl Hub {
     }
 }
 
-// === impl ModelDirectory ===
-
-impl ModelDirectory {
-    /// The path of one of its files.
-    #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
-        Path::new(&self.path).join(name)
-    }
-}
-
 fn names(files: &[ModelFile]) -> Vec<String> {
     files.iter().map(|file| file.name.to_string()).collect()
 }
@@ -244,6 +231,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HubError> + Send + 'static,
 ) -> Result<T, HubError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(HubError::Cache { attempted: "verify", path: PathBuf::new(), source: std::io::Error::other(error) })
+        Err(FileError { attempted: "verify", path: PathBuf::new(), source: std::io::Error::other(error) }.into())
     })
 }

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use openvalidators_runtime::AtPath;
 use reqwest::Url;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -15,7 +16,6 @@ use crate::{
     cache::Folder,
     config::Settings,
     download::{Downloader, Failure, Wanted, forget},
-    error::AtPath,
 };
 
 const PEP_691_JSON: &str = "application/vnd.pypi.simple.v1+json";

@@ -18,7 +18,7 @@ use std::{
 };
 
 use openvalidators_messages::inference::{InferenceError, LogProbability, ModelName, Row, RowFailed};
-use openvalidators_runtime::SharedClock;
+use openvalidators_runtime::{SharedClock, panic_text};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -229,7 +229,7 @@ impl Device {
                 return Ok(value);
             }
             Ok(Err(error)) => models::reason(&error),
-            Err(panic) => format!("it panicked: {}", words(&*panic)),
+            Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
         };
         self.count(&self.metrics.failures, model, 1);
         tracing::warn!(%model, tokens, reason, "a batch failed on the device");
@@ -254,12 +254,6 @@ impl Device {
     pub(crate) fn count(&self, counter: &prometheus::IntCounterVec, model: &ModelName, by: usize) {
         counter.with_label_values(&[&*model.0]).inc_by(by as u64);
     }
-}
-
-/// What a panic said.
-fn words(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
 }
 
 #[cfg(test)]

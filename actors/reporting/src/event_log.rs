@@ -7,10 +7,11 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use openvalidators_messages::{Sequence, ledger::StoredStep};
+use openvalidators_runtime::{AtPath, FileError};
 use time::{OffsetDateTime, format_description::FormatItem, macros::format_description};
 
 use crate::{
@@ -62,12 +63,8 @@ struct OpenFile {
 
 /// The event log could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("could not {attempted} {}: {source}. Free or mend the disk (steps wait in the ledger meanwhile), or set reporting.dont_save_events", path.display())]
-pub struct EventLogError {
-    attempted: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
+#[error("{0}. Free or mend the disk (steps wait in the ledger meanwhile), or set reporting.dont_save_events")]
+pub struct EventLogError(#[from] FileError);
 
 // === impl EventLog ===
 
@@ -270,17 +267,6 @@ fn newline_before(file: &mut File, mut end: u64) -> io::Result<Option<u64>> {
 /// Whether the line at the end of a log is about this step of the ledger, and not one of an earlier ledger.
 pub(crate) fn is_about(mark: &Mark, step: &StoredStep) -> bool {
     mark_of(step).is_ok_and(|of_step| of_step == *mark)
-}
-
-/// Attaches operation and path to an I/O error.
-trait AtPath<T> {
-    fn at(self, attempted: &'static str, path: &Path) -> Result<T, EventLogError>;
-}
-
-impl<T> AtPath<T> for io::Result<T> {
-    fn at(self, attempted: &'static str, path: &Path) -> Result<T, EventLogError> {
-        self.map_err(|source| EventLogError { attempted, path: path.to_owned(), source })
-    }
 }
 
 #[cfg(test)]

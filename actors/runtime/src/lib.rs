@@ -10,7 +10,10 @@
 //! * [`Shutdown`] carries the first reason to stop; [`close_in_order`] closes what runs, naming who is late.
 //! * [`Clock`] and [`Seed`] are handed down: nothing else in the project reads the time or draws a random number. [`within`]
 //!   gives a wait its end.
+//! * [`accept_bounded`], [`AtPath`] and [`panic_text`] are what several crates would otherwise write again.
 
+mod accept;
+mod at_path;
 mod awaited;
 mod backoff;
 mod clock;
@@ -24,11 +27,13 @@ mod supervision;
 mod supervision_tests;
 pub mod testing;
 
+pub use accept::accept_bounded;
+pub use at_path::{AtPath, FileError};
 pub use awaited::WhileAwaited;
 pub use backoff::Backoff;
 pub use clock::{Clock, DrivenClock, SharedClock, SystemClock, TooLate, within};
 pub use closing::{Late, Stage, close_in_order};
-pub use mailbox::{CallError, Envelope, Inbox, InboxHealth, Mailbox, Place, Refused};
+pub use mailbox::{CallError, Envelope, Inbox, InboxHealth, Mailbox, Place};
 pub use seed::Seed;
 pub use shutdown::{Reason, Shutdown};
-pub use supervision::{ActorThread, BoxError, RestartBudget, Stop, Supervision, supervise};
+pub use supervision::{ActorThread, BoxError, RestartBudget, Stop, Supervision, panic_text, supervise};

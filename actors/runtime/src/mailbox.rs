@@ -7,7 +7,7 @@
 //! A caller that gives up while it waits for a place leaves nothing behind. One that gives up later leaves a cancelled
 //! message: its place is free as soon as the actor reaches it, without handling it.
 //!
-//! Invariant: this file is the only one that calls `Recipient::send` and `Recipient::do_send`.
+//! Invariant: this file is the only one that calls `Recipient::send`.
 
 use std::{
     fmt,
@@ -74,10 +74,6 @@ pub enum CallError {
         inbox: &'static str,
     },
 }
-
-/// A message that found no place (or no actor), given back.
-#[derive(Debug)]
-pub struct Refused<M>(pub M);
 
 /// How busy an inbox is, for `/health`: an actor that holds messages and finishes none is not well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,39 +217,6 @@ where
         }
     }
 
-    /// Waits for a place only; nobody waits for the answer.
-    ///
-    /// # Errors
-    /// [`CallError::NeverStarted`] when the door is closed.
-    #[allow(clippy::disallowed_methods, reason = "the place is taken first")]
-    pub async fn send(&self, message: M) -> Result<(), CallError> {
-        let place = self.place().await?;
-        let actor = self.actor().await?;
-        actor.do_send(Envelope { message, place, started: Arc::default(), span: tracing::Span::current() });
-        Ok(())
-    }
-
-    /// Never waits.
-    ///
-    /// # Errors
-    /// Gives the message back when every place is taken, the door is closed, or there is no actor at the moment.
-    #[allow(clippy::disallowed_methods, reason = "the place is taken first")]
-    pub fn try_send(&self, message: M) -> Result<(), Refused<M>> {
-        let permit = self.slot.door.places.clone().try_acquire_owned();
-        let actor = self.slot.actor.borrow().clone();
-        match (permit, actor) {
-            (Ok(permit), Some(actor)) => {
-                let place = self.slot.door.seat(permit);
-                actor.do_send(Envelope { message, place, started: Arc::default(), span: tracing::Span::current() });
-                Ok(())
-            }
-            _ => {
-                self.slot.door.metrics.refusals.inc();
-                Err(Refused(message))
-            }
-        }
-    }
-
     /// [`Mailbox::call`] for idempotent messages: after a crash of the actor the message is sent to the fresh one,
     /// `attempts` times in all.
     ///
@@ -383,11 +346,6 @@ impl<M> Envelope<M> {
         self.started.store(true, Ordering::Release);
         self.place.door.note_progress();
         (self.message, self.place)
-    }
-
-    /// The message, unopened.
-    pub fn message(&self) -> &M {
-        &self.message
     }
 
     /// The sender's tracing span.

@@ -10,8 +10,6 @@ pub(crate) struct InboxMetrics {
     pub depth: IntGauge,
     /// Time senders spent waiting for a place.
     pub wait_seconds: WaitSeconds,
-    /// Messages given back by `try_send`.
-    pub refusals: IntCounter,
     /// Times the actor behind it was made anew.
     pub restarts: IntCounter,
 }
@@ -37,10 +35,6 @@ impl InboxMetrics {
             "openvalidators_mailbox_wait_seconds_total",
             "Time senders have waited for a place in the inbox",
         ))?;
-        let refusals = IntCounter::with_opts(opts(
-            "openvalidators_mailbox_refusals_total",
-            "Messages given back to a sender that would not wait",
-        ))?;
         let restarts = IntCounter::with_opts(opts(
             "openvalidators_actor_restarts_total",
             "Times the actor behind the inbox failed and was made anew",
@@ -49,9 +43,8 @@ impl InboxMetrics {
         registry.register(Box::new(depth.clone()))?;
         registry.register(Box::new(places))?;
         registry.register(Box::new(wait_seconds.clone()))?;
-        registry.register(Box::new(refusals.clone()))?;
         registry.register(Box::new(restarts.clone()))?;
-        Ok(Self { depth, wait_seconds: WaitSeconds(wait_seconds), refusals, restarts })
+        Ok(Self { depth, wait_seconds: WaitSeconds(wait_seconds), restarts })
     }
 }
 

@@ -190,7 +190,9 @@ fn describe_panic(error: tokio::task::JoinError) -> String {
     }
 }
 
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
+/// What a panic said.
+#[must_use]
+pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

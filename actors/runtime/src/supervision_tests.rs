@@ -9,6 +9,7 @@ use std::{
 };
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use futures::FutureExt;
 use prometheus::Registry;
 use tokio::sync::Notify;
 
@@ -204,36 +205,39 @@ async fn a_factory_that_fails_spends_the_budget_too() {
 #[actix::test]
 async fn a_slow_consumer_slows_its_producers() {
     let house = house(2, RestartBudget::default());
-    let sent = Arc::new(AtomicUsize::new(0));
-    let producer = actix::spawn({
-        let (ask, sent) = (house.ask.clone(), sent.clone());
-        async move {
-            for _ in 0..10 {
-                ask.send(Ask::Wait).await.unwrap();
-                sent.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    });
-    for round in 2..=10 {
-        until("the producer has filled every place", || sent.load(Ordering::SeqCst) == round).await;
-        tokio::task::yield_now().await;
-        assert_eq!(sent.load(Ordering::SeqCst), round, "it must not run ahead of the consumer");
-        assert!(house.ask.try_send(Ask::Count).is_err(), "there is no place");
+    let done = Arc::new(AtomicUsize::new(0));
+    let producers: Vec<_> = (0..3)
+        .map(|_| {
+            let (ask, done) = (house.ask.clone(), done.clone());
+            actix::spawn(async move {
+                for _ in 0..4 {
+                    ask.call(Ask::Wait).await.unwrap();
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for round in 0..=10 {
+        until("every place is taken", || house.world.inside.load(Ordering::SeqCst) == 2).await;
+        assert_eq!(house.inbox.health().depth, 2, "the third producer waits outside");
+        assert_eq!(done.load(Ordering::SeqCst), round, "nobody runs ahead of the consumer");
         house.world.gate.notify_one();
+        until("one is served", || done.load(Ordering::SeqCst) == round + 1).await;
     }
-    producer.await.unwrap();
+    house.world.gate.notify_one();
+    futures::future::join_all(producers).await.into_iter().for_each(Result::unwrap);
 }
 
 #[actix::test]
 async fn closing_serves_who_is_inside_refuses_the_rest_and_stops_the_actor() {
-    let house = house(2, RestartBudget::default());
+    let house = house(1, RestartBudget::default());
     let inside = actix::spawn({
         let ask = house.ask.clone();
         async move { ask.call(Ask::Wait).await }
     });
     until("it is inside", || house.world.inside.load(Ordering::SeqCst) == 1).await;
     let closing = actix::spawn(house.supervision.close());
-    until("the door is closed", || house.ask.try_send(Ask::Count).is_err()).await;
+    until("the door is closed", || house.ask.call(Ask::Count).now_or_never().is_some()).await;
     assert_eq!(house.world.stopped.load(Ordering::SeqCst), 0);
     house.world.gate.notify_one();
     assert_eq!(inside.await.unwrap(), Ok(1));

@@ -35,12 +35,7 @@ pub enum Decision {
     /// Make an intent and submit it.
     Set,
     /// Nothing, for a reason.
-    Wait {
-        /// Why.
-        reason: Wait,
-        /// The first block at which it may be otherwise, if one is known.
-        until: Option<Block>,
-    },
+    Wait(Wait),
 }
 
 /// Why no weights are set at this block; also the label of a metric.
@@ -84,53 +79,50 @@ pub enum Wait {
 pub fn decide(metagraph: &Metagraph, own: &Hotkey, attempts: &[Attempt], config: &WeightsConfig) -> Decision {
     let rules = &metagraph.hyperparameters;
     let now = metagraph.block.0;
-    let wait = |reason, until: Option<u64>| Decision::Wait { reason, until: until.map(Block) };
-    let Some(neuron) = own_neuron(metagraph, own) else { return wait(Wait::NotRegistered, None) };
-    if let Some(open) = attempts.iter().find(|attempt| attempt.settlement == Settlement::Open) {
-        return wait(Wait::Unsettled, Some(lifetime_end(&open.intent, config)));
+    let Some(neuron) = own_neuron(metagraph, own) else { return Decision::Wait(Wait::NotRegistered) };
+    if attempts.iter().any(|attempt| attempt.settlement == Settlement::Open) {
+        return Decision::Wait(Wait::Unsettled);
     }
-    if let Some(ahead) = attempts.iter().find(|attempt| attempt.intent.block > metagraph.block && !is_disowned(attempt))
-    {
+    if attempts.iter().any(|attempt| attempt.intent.block > metagraph.block && !is_disowned(attempt)) {
         // A node behind the one before: it does not know yet what became of this one.
-        return wait(Wait::Unsettled, Some(ahead.intent.block.0));
+        return Decision::Wait(Wait::Unsettled);
     }
     if config.disable_set_weights {
-        return wait(Wait::Disabled, None);
+        return Decision::Wait(Wait::Disabled);
     }
     if rules.tempo == 0 {
-        return wait(Wait::NoEpochs, None);
+        return Decision::Wait(Wait::NoEpochs);
     }
     let epoch_start = metagraph.last_epoch_block.0;
-    let next_epoch = epoch_start + rules.tempo;
     let is_owner = metagraph.owner_uid == Some(neuron.uid);
     if !neuron.validator_permit && !is_owner {
-        return wait(Wait::NoPermit, Some(next_epoch));
+        return Decision::Wait(Wait::NoPermit);
     }
     if neuron.stake < rules.stake_threshold && !is_owner {
-        return wait(Wait::BelowStake, None);
+        return Decision::Wait(Wait::BelowStake);
     }
     if has_set_since(neuron, metagraph.last_epoch_block)
         || attempts.iter().any(|attempt| succeeded_in(attempt, metagraph))
     {
-        return wait(Wait::AlreadySet, Some(next_epoch));
+        return Decision::Wait(Wait::AlreadySet);
     }
     let refused: Vec<u64> = attempts.iter().filter_map(|attempt| failed_in(attempt, metagraph)).collect();
     if refused.len() >= config.attempts_per_epoch as usize {
-        return wait(Wait::AttemptsSpent, Some(next_epoch));
+        return Decision::Wait(Wait::AttemptsSpent);
     }
     if let Some(latest) = refused.iter().max()
         && now < latest + config.retry_after_blocks
     {
-        return wait(Wait::RetryLater, Some(latest + config.retry_after_blocks));
+        return Decision::Wait(Wait::RetryLater);
     }
     // On the chain a last update of 0 passes the rate limit.
     let allowed = neuron.last_update.0 + rules.weights_rate_limit;
     if neuron.last_update.0 > 0 && now < allowed {
-        return wait(Wait::RateLimited, Some(allowed));
+        return Decision::Wait(Wait::RateLimited);
     }
     let moment = epoch_start + (config.set_at_fraction * rules.tempo as f64) as u64;
     if now < moment {
-        return wait(Wait::TooEarly, Some(moment));
+        return Decision::Wait(Wait::TooEarly);
     }
     Decision::Set
 }

@@ -65,7 +65,7 @@ impl Submitter {
     ) -> (Vec<Attempt>, Waiting) {
         self.settle_due(&mut attempts).await;
         let waiting = match decide(&self.fresh(), &self.own, &attempts, &self.config) {
-            Decision::Wait { reason, .. } => Waiting::from(reason),
+            Decision::Wait(reason) => Waiting::from(reason),
             Decision::Set => self.set(&mut attempts, &scores).await,
         };
         attempts.truncate(ATTEMPTS_KEPT);

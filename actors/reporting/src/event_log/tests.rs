@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use std::{fs, process::Command};
 
 use serde_json::Value;

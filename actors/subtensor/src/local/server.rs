@@ -2,13 +2,12 @@
 //!
 //! The callers are trusted: nothing is signed, any hotkey may be acted for. That is why no other address can be bound.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use futures::{SinkExt, StreamExt};
-use openvalidators_runtime::{SharedClock, Shutdown};
+use openvalidators_runtime::{SharedClock, Shutdown, accept_bounded};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
 };
 use tokio_util::codec::{Framed, LinesCodecError};
@@ -23,8 +22,6 @@ use super::{
 const MAX_CONNECTIONS: usize = 512;
 /// A connection that asks nothing for this long is closed.
 const IDLE_SECONDS: u64 = 60;
-/// After `accept` failed (too many open files), before it is tried again.
-const ACCEPT_PAUSE_MILLISECONDS: u64 = 100;
 
 /// A bound socket in front of a local chain.
 pub struct LocalServer {
@@ -82,31 +79,15 @@ impl LocalServer {
     /// [`LocalServerError::ChainEnded`].
     pub async fn run(self, shutdown: Shutdown) -> Result<(), LocalServerError> {
         let Self { listener, chain, clock, .. } = self;
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
-        let ended = loop {
-            let accepted = async {
-                let place = places.clone().acquire_owned().await;
-                (listener.accept().await, place)
-            };
-            tokio::select! {
-                () = shutdown.requested() => break false,
-                () = chain.ended() => break true,
-                Some(_) = connections.join_next() => {}
-                (accepted, place) = accepted => match accepted {
-                    Ok((socket, _)) => {
-                        let (chain, clock) = (chain.clone(), clock.clone());
-                        connections.spawn(async move {
-                            serve(socket, &chain, &clock).await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the local chain could not accept a connection");
-                        clock.sleep(Duration::from_millis(ACCEPT_PAUSE_MILLISECONDS)).await;
-                    }
-                },
-            }
+        let serve = |socket| {
+            let (chain, clock) = (chain.clone(), clock.clone());
+            async move { serve(socket, &chain, &clock).await }
+        };
+        let ended = tokio::select! {
+            never = accept_bounded(&listener, MAX_CONNECTIONS, &*clock, &mut connections, serve) => match never {},
+            () = shutdown.requested() => false,
+            () = chain.ended() => true,
         };
         connections.shutdown().await;
         if ended { Err(LocalServerError::ChainEnded) } else { Ok(()) }

@@ -39,20 +39,15 @@ fn at(block: u64, attempts: &[Attempt], change: impl FnOnce(&mut Metagraph)) -> 
     decide(&metagraph, &OWN, attempts, &WeightsConfig::default())
 }
 
-fn wait(reason: Wait, until: Option<u64>) -> Decision {
-    Decision::Wait { reason, until: until.map(Block) }
-}
-
 #[test]
 fn the_table_of_reasons() {
-    let end = Some(EPOCH_START + TEMPO);
     assert_eq!(at(MOMENT, &[], |_| ()), Decision::Set);
-    assert_eq!(at(MOMENT - 1, &[], |_| ()), wait(Wait::TooEarly, Some(MOMENT)));
+    assert_eq!(at(MOMENT - 1, &[], |_| ()), Decision::Wait(Wait::TooEarly));
     assert_eq!(at(MOMENT + 500, &[], |_| ()), Decision::Set, "late is better than never");
-    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].hotkey = key(99)), wait(Wait::NotRegistered, None));
-    assert_eq!(at(MOMENT, &[], |m| m.hyperparameters.tempo = 0), wait(Wait::NoEpochs, None));
-    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].validator_permit = false), wait(Wait::NoPermit, end));
-    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].stake = 999.0), wait(Wait::BelowStake, None));
+    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].hotkey = key(99)), Decision::Wait(Wait::NotRegistered));
+    assert_eq!(at(MOMENT, &[], |m| m.hyperparameters.tempo = 0), Decision::Wait(Wait::NoEpochs));
+    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].validator_permit = false), Decision::Wait(Wait::NoPermit));
+    assert_eq!(at(MOMENT, &[], |m| m.neurons[0].stake = 999.0), Decision::Wait(Wait::BelowStake));
     let owner = |m: &mut Metagraph| {
         m.neurons[0].stake = 0.0;
         m.neurons[0].validator_permit = false;
@@ -65,25 +60,26 @@ fn the_table_of_reasons() {
         m.neurons[0].last_update = Block(EPOCH_START - 1);
         m.hyperparameters.weights_rate_limit = 300;
     };
-    assert_eq!(at(MOMENT, &[], slow), wait(Wait::RateLimited, Some(EPOCH_START + 299)));
+    assert_eq!(at(EPOCH_START + 298, &[], slow), Decision::Wait(Wait::RateLimited));
+    assert_eq!(at(EPOCH_START + 299, &[], slow), Decision::Set);
     let new = |m: &mut Metagraph| {
         m.neurons[0].last_update = Block(MOMENT - 10);
         m.neurons[0].registered_at = Block(MOMENT - 10);
     };
-    assert_eq!(at(MOMENT, &[], new), wait(Wait::RateLimited, Some(MOMENT + 90)), "a new uid waits a whole rate limit");
+    assert_eq!(at(MOMENT + 89, &[], new), Decision::Wait(Wait::RateLimited), "a new uid waits a whole rate limit");
+    assert_eq!(at(MOMENT + 90, &[], new), Decision::Set);
     let disabled = WeightsConfig { disable_set_weights: true, ..WeightsConfig::default() };
-    assert_eq!(decide(&metagraph(4, MOMENT), &OWN, &[], &disabled), wait(Wait::Disabled, None));
+    assert_eq!(decide(&metagraph(4, MOMENT), &OWN, &[], &disabled), Decision::Wait(Wait::Disabled));
 }
 
 #[test]
 fn one_epoch_gets_weights_once() {
-    let end = Some(EPOCH_START + TEMPO);
     let set = |m: &mut Metagraph| m.neurons[0].last_update = Block(EPOCH_START);
-    assert_eq!(at(MOMENT, &[], set), wait(Wait::AlreadySet, end), "the chain knows, though our ledger was lost");
+    assert_eq!(at(MOMENT, &[], set), Decision::Wait(Wait::AlreadySet), "the chain knows, though our ledger was lost");
     let confirmed = attempt(EPOCH_START, Settlement::Confirmed { block: Block(EPOCH_START) });
-    assert_eq!(at(MOMENT, std::slice::from_ref(&confirmed), |_| ()), wait(Wait::AlreadySet, end));
+    assert_eq!(at(MOMENT, std::slice::from_ref(&confirmed), |_| ()), Decision::Wait(Wait::AlreadySet));
     let committed = attempt(EPOCH_START, Settlement::Committed { block: Block(EPOCH_START), reveal_epoch: 11 });
-    assert_eq!(at(MOMENT, std::slice::from_ref(&committed), |_| ()), wait(Wait::AlreadySet, end));
+    assert_eq!(at(MOMENT, std::slice::from_ref(&committed), |_| ()), Decision::Wait(Wait::AlreadySet));
     let next = |m: &mut Metagraph| {
         m.epoch_index += 1;
         m.last_epoch_block = Block(EPOCH_START + TEMPO);
@@ -94,7 +90,7 @@ fn one_epoch_gets_weights_once() {
 #[test]
 fn nothing_is_submitted_while_the_fate_of_an_intent_is_unknown() {
     let open = attempt(MOMENT, Settlement::Open);
-    assert_eq!(at(MOMENT + 1, &[open], |_| ()), wait(Wait::Unsettled, Some(MOMENT + 64)));
+    assert_eq!(at(MOMENT + 1, &[open], |_| ()), Decision::Wait(Wait::Unsettled));
 }
 
 #[test]
@@ -106,7 +102,7 @@ fn an_intent_after_the_head_is_of_another_chain_or_of_a_node_ahead() {
         let is_foreign = |ahead: u64| is_of_another_chain(&attempt(MOMENT + ahead, settlement.clone()), &now);
         assert_eq!([0, HEAD_LAG_BLOCKS, HEAD_LAG_BLOCKS + 1, 100_000].map(is_foreign), [false, false, true, true]);
         let ahead = attempt(MOMENT + 1, settlement);
-        assert!(matches!(at(MOMENT, &[ahead], |_| ()), Decision::Wait { reason: Wait::Unsettled, until: Some(_) }));
+        assert_eq!(at(MOMENT, &[ahead], |_| ()), Decision::Wait(Wait::Unsettled));
     }
     let disowned = attempt(MOMENT + 100, Settlement::Failed { reason: OTHER_CHAIN.into() });
     assert!(!is_of_another_chain(&disowned, &now), "once is enough");
@@ -117,10 +113,10 @@ fn an_intent_after_the_head_is_of_another_chain_or_of_a_node_ahead() {
 
 #[test]
 fn a_refusal_is_tried_again_but_not_for_ever() {
-    assert_eq!(at(MOMENT + 9, &[failed(MOMENT)], |_| ()), wait(Wait::RetryLater, Some(MOMENT + 10)));
+    assert_eq!(at(MOMENT + 9, &[failed(MOMENT)], |_| ()), Decision::Wait(Wait::RetryLater));
     assert_eq!(at(MOMENT + 10, &[failed(MOMENT)], |_| ()), Decision::Set);
     let thrice = [failed(MOMENT + 20), failed(MOMENT + 10), failed(MOMENT)];
-    assert_eq!(at(MOMENT + 99, &thrice, |_| ()), wait(Wait::AttemptsSpent, Some(EPOCH_START + TEMPO)));
+    assert_eq!(at(MOMENT + 99, &thrice, |_| ()), Decision::Wait(Wait::AttemptsSpent));
     let superseded = attempt(MOMENT, Settlement::Superseded);
     assert_eq!(at(MOMENT, &[superseded], |_| ()), Decision::Set, "one that never left does not count");
 }
