@@ -7,7 +7,8 @@
 //! | wires | prompts, dendrite, subtensor, inference, reporting | they only wait; signing, parsing and tokenising go to workers |
 //! | device | (no actor) | the inference engine's own |
 //!
-//! Who waits on whom is a DAG (`docs/architecture.md`), so no set of full inboxes can wait in a circle.
+//! Who waits on whom is a DAG (`docs/architecture.md`), so no set of full inboxes can wait in a circle. Places are given in
+//! the order asked for, so nobody starves.
 
 use std::sync::Arc;
 
@@ -35,8 +36,10 @@ use crate::config::Config;
 /// What we are to those who compare validators, as one integer (openvalidators 1.2.0 wrote 1000·major + 10·minor + patch).
 const SPEC_VERSION: u32 = 10;
 
-/// Places in each inbox: its callers are the forwards in flight and a few owners of state. Inference sets its own.
-const PLACES: usize = 64;
+/// Places in each inbox beside those of the forwards: for settling, owners of state, reporting, and calls given up a moment
+/// ago. Inference sets its own.
+const COMMON_PLACES: usize = 64;
+
 /// What the actors are made of.
 pub struct World {
     /// The operator's settings, checked.
@@ -350,17 +353,21 @@ impl Supervisor<'_> {
 // === impl Doors ===
 
 impl Doors {
-    fn new(config: &Config, registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Every door, with nobody behind it yet.
+    pub(crate) fn new(config: &Config, registry: &Registry) -> Result<Self, prometheus::Error> {
+        // A forward is in one inbox at a time, and may be there for as long as miners or models take. With a place for each
+        // of them, a step that is to be settled never waits for others to be asked or scored.
+        let places = COMMON_PLACES + config.prompts.concurrent_forwards;
         Ok(Self {
-            prompts: prompts::Mailboxes::new(PLACES, registry)?,
-            gating: gating::Mailboxes::new(PLACES, registry)?,
-            dendrite: dendrite::Mailboxes::new(PLACES, registry)?,
+            prompts: prompts::Mailboxes::new(places, registry)?,
+            gating: gating::Mailboxes::new(places, registry)?,
+            dendrite: dendrite::Mailboxes::new(places, registry)?,
             inference: inference::Mailboxes::new(config.inference.mailbox_capacity, registry)?,
-            rewards: rewards::Mailboxes::new(PLACES, registry)?,
-            weights: weights::Mailboxes::new(PLACES, registry)?,
-            ledger: ledger::Mailboxes::new(PLACES, registry)?,
-            subtensor: subtensor::Mailboxes::new(PLACES, registry)?,
-            reporting: reporting::Mailboxes::new(PLACES, registry)?,
+            rewards: rewards::Mailboxes::new(places, registry)?,
+            weights: weights::Mailboxes::new(places, registry)?,
+            ledger: ledger::Mailboxes::new(places, registry)?,
+            subtensor: subtensor::Mailboxes::new(places, registry)?,
+            reporting: reporting::Mailboxes::new(places, registry)?,
         })
     }
 
@@ -442,3 +449,6 @@ fn build_info() -> reporting::BuildInfo {
         rustc: known(option_env!("OPENVALIDATORS_RUSTC")),
     }
 }
+
+#[cfg(test)]
+mod tests;
