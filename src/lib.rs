@@ -8,6 +8,7 @@ pub mod localnet;
 mod logging;
 pub mod models;
 pub mod network;
+mod open_files;
 pub mod progress;
 pub mod run;
 pub mod serve;
@@ -58,6 +59,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
                 (_, true) => Style::Quiet,
                 _ => Style::Text,
             };
+            open_files::raise_limit(config.dendrite.pool_max_idle_per_miner);
             system().block_on(run::run(config, style, offset))
         }
         Task::Localnet(command) => {
@@ -65,6 +67,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             if let Some(code) = only_show(&command.settings, &config)? {
                 return Ok(code);
             }
+            open_files::raise_limit(config.dendrite.pool_max_idle_per_miner);
             runtime()?.block_on(serve::run(config, command.listen))?;
             Ok(ExitCode::SUCCESS)
         }

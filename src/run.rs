@@ -1,6 +1,6 @@
 //! `openvalidators run`: start everything, let it run, close it in order, sum it up.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{convert::Infallible, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use openvalidators_hub::Hub;
@@ -50,7 +50,7 @@ struct Running {
     topology: Topology,
     network: Network,
     ours: Hotkey,
-    exporter: Option<JoinHandle<std::io::Result<()>>>,
+    exporter: Option<JoinHandle<Infallible>>,
 }
 
 /// What an operator can get wrong comes first and changes nothing; then models, network, actors.
@@ -99,7 +99,7 @@ async fn start(
             &clock,
         );
         print_note(style, &format!("metrics at http://{}/metrics", exporter.address()));
-        tokio::spawn(exporter.serve(registry, health, std::future::pending()))
+        tokio::spawn(exporter.serve(registry, health, clock.clone()))
     });
     Ok(Running { topology, network, ours, exporter })
 }

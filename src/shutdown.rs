@@ -1,6 +1,6 @@
 //! How the program ends: who asks, and the order of closing.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt};
 use openvalidators_runtime::{Late, Reason, SharedClock, Shutdown, Stage, close_in_order};
@@ -55,7 +55,7 @@ pub async fn end_forwards(forwards: JoinHandle<()>, clock: &SharedClock) -> Vec<
 pub async fn close(
     actors: Supervisions,
     console: BoxFuture<'static, ()>,
-    exporter: Option<JoinHandle<std::io::Result<()>>>,
+    exporter: Option<JoinHandle<Infallible>>,
     clock: &SharedClock,
 ) -> Vec<Late> {
     let exporter = async move {

@@ -1,6 +1,6 @@
 //! What an operator gets wrong: each is a clear error before anything starts, and nothing is lost.
 
-use std::{net::TcpListener, path::Path};
+use std::{net::TcpListener, path::Path, process::Command};
 
 use crate::program::{Program, binary, models, output, stderr};
 
@@ -115,4 +115,23 @@ fn a_second_process_and_a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     run_in(other.path(), &["--set", &format!("reporting.metrics.address={address}")], &[&address, "in use"]);
+}
+
+/// The soft limit is raised to the hard one, and one that is too low for a full subnet is told in words.
+#[test]
+fn too_few_open_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = "ulimit -Sn 256 && ulimit -Hn 512 && exec \"$0\" \"$@\"";
+    let models = format!("models.folder={:?}", folder.path());
+    let output = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_openvalidators"), "run", "--state-dir"])
+        .arg(folder.path())
+        .args(["--set", &models, "--set", "models.offline=true", "--set", "reporting.metrics.off=true"])
+        .output()
+        .unwrap();
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for word in ["may open 512 files", "1024 miners", "LimitNOFILE"] {
+        assert!(told.contains(word), "`{word}` is not in: {told}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The HTTP listener: `/metrics` for Prometheus, `/health` and `/ready` for supervisors.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,10 +9,24 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use openvalidators_runtime::{SharedClock, accept_bounded};
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use crate::{Health, HealthReport};
+
+/// Connections served at once; further ones wait. A scraper keeps one, a person's browser a few.
+const MAX_CONNECTIONS: usize = 64;
+/// How long the head of a request may take; also how long an unused connection is kept. Prometheus asks every 15 s or so.
+const HEAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// A listener that is bound and serves once it is told to.
 pub struct Exporter {
@@ -74,23 +88,27 @@ impl Exporter {
         self.address
     }
 
-    /// Serves until `stop` is ready.
-    ///
-    /// # Errors
-    /// When the listener breaks.
-    pub async fn serve(
-        self,
-        registry: Registry,
-        health: Health,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    /// Serves for ever. Dropped, it closes every connection.
+    pub async fn serve(self, registry: Registry, health: Health, clock: SharedClock) -> Infallible {
         let shared = Shared { registry, health: Arc::new(health) };
         let routes = Router::new()
             .route("/metrics", get(metrics))
             .route("/health", get(async |State(shared): State<Shared>| answer(&shared.health.is_live())))
             .route("/ready", get(async |State(shared): State<Shared>| answer(&shared.health.is_ready())))
             .with_state(shared);
-        axum::serve(self.listener, routes).with_graceful_shutdown(stop).await
+        let mut connections = JoinSet::new();
+        let serve = |stream| serve_connection(stream, routes.clone());
+        accept_bounded(&self.listener, MAX_CONNECTIONS, &*clock, &mut connections, serve).await
+    }
+}
+
+async fn serve_connection(stream: TcpStream, routes: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection to the exporter ended");
     }
 }
 

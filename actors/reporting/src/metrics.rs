@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use openvalidators_keys::ss58;
 use openvalidators_messages::{
     Column, Completion, Metagraph, QueryOutcome, Scoring, Sequence, StepKind, StepOutcome, ledger::StoredStep,
     weights::ScoreTable,
@@ -148,7 +149,7 @@ impl ReportingMetrics {
         }
         for neuron in &metagraph.neurons {
             let uid = neuron.uid.to_string();
-            self.uid_info.with_label_values(&[&uid, &neuron.hotkey.to_string()]).set(1.0);
+            self.uid_info.with_label_values(&[&uid, &ss58::encode(&neuron.hotkey)]).set(1.0);
             let Some(row) = scores.rows.iter().find(|row| row.hotkey == neuron.hotkey) else { continue };
             self.uid_score.with_label_values(&[&uid]).set(row.score);
             if row.asked > 0 {

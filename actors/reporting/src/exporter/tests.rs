@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use openvalidators_runtime::{Clock, SystemClock, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -33,8 +34,7 @@ async fn the_three_endpoints_answer() {
         .ready("chain", move || if seen.load(Ordering::Relaxed) { Ok(()) } else { Err("no metagraph yet".into()) });
     let exporter = Exporter::bind(LOOPBACK).await.unwrap();
     let address = exporter.address();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(exporter.serve(registry, health, async { drop(stopped.await) }));
+    let serving = tokio::spawn(exporter.serve(registry, health, SystemClock::shared()));
 
     let metrics = get(address, "/metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
@@ -56,9 +56,28 @@ async fn the_three_endpoints_answer() {
     assert!(get(address, "/ready").await.starts_with("HTTP/1.1 200"));
     assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
 
-    drop(stop);
-    serving.await.unwrap().unwrap();
+    serving.abort();
+    assert!(serving.await.unwrap_err().is_cancelled());
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+/// Whoever opens connections and asks nothing costs a bounded number of them, and gets in nobody's way for long.
+#[tokio::test]
+async fn connections_beyond_the_cap_wait_until_one_ends() {
+    let exporter = Exporter::bind(LOOPBACK).await.unwrap();
+    let address = exporter.address();
+    let _serving = tokio::spawn(exporter.serve(Registry::new(), Health::new(), SystemClock::shared()));
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let clock = SystemClock::new();
+    let asking = tokio::spawn(get(address, "/health"));
+    clock.sleep(Duration::from_millis(100)).await;
+    assert!(!asking.is_finished(), "the cap is reached");
+    drop(silent.pop());
+    let answer = within(&clock, Duration::from_secs(10), asking).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]

@@ -124,14 +124,14 @@ fn steps_are_counted_once_each() {
 fn a_uid_shows_its_present_holder_only() {
     let (registry, metrics) = made();
     metrics.show_uids(&metagraph(&[0, 1]), &scores());
-    let one = "01".repeat(32);
+    let one = ss58::encode(&Hotkey([1; 32]));
     assert_lines(
         &registry,
         &[
             "openvalidators_uid_score{uid=\"1\"} 0.75",
             "openvalidators_uid_success_ratio{uid=\"1\"} 0.75",
             "openvalidators_uid_rewarded_ratio{uid=\"1\"} 0.25",
-            &format!("openvalidators_uid_info{{hotkey=\"0x{one}\",uid=\"1\"}} 1"),
+            &format!("openvalidators_uid_info{{hotkey=\"{one}\",uid=\"1\"}} 1"),
         ],
     );
     assert!(!text(&registry).contains("uid_score{uid=\"0\"}"), "no score is not a score of 0");
