@@ -11,6 +11,7 @@ use std::{
 use openvalidators_messages::{Hotkey, Metagraph};
 use openvalidators_reporting::{Health, ReportingMetrics};
 use openvalidators_runtime::SharedClock;
+use openvalidators_weights::duty::epochs_missed;
 use tokio::sync::watch;
 
 use crate::topology::Doors;
@@ -21,15 +22,17 @@ const UNWELL_AFTER: Duration = Duration::from_secs(600);
 /// A chain that has shown no block for so long is out of reach (mainnet: 12 s a block).
 const CHAIN_SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// The table of checks. `/health` asks whether a restart would help; `/ready` also whether the validator can do its duty.
+/// The table of checks. `/health` asks whether a restart would help; `/ready` also whether the validator does its duty.
+/// `sets_weights` is false where the operator has switched that off.
 pub fn table(
     doors: &Doors,
     reporting: ReportingMetrics,
     ours: Hotkey,
     metagraph: watch::Receiver<Arc<Metagraph>>,
+    sets_weights: bool,
     clock: &SharedClock,
 ) -> Health {
-    let latest_block = note_blocks(metagraph.clone(), clock.clone());
+    let (of_weights, latest_block) = (metagraph.clone(), note_blocks(metagraph.clone(), clock.clone()));
     let clock = clock.clone();
     let health = doors.inboxes().into_iter().cloned().fold(Health::new(), |health, inbox| {
         health.live(inbox.name(), move || {
@@ -45,6 +48,10 @@ pub fn table(
         .ready("chain", move || {
             let silent = clock.now().saturating_sub(Duration::from_millis(latest_block.load(Ordering::Relaxed)));
             if silent < CHAIN_SILENT_AFTER { Ok(()) } else { Err(format!("no new block for {} s", silent.as_secs())) }
+        })
+        .ready("weights", move || {
+            let missed = if sets_weights { epochs_missed(&of_weights.borrow(), &ours) } else { 0 };
+            if missed == 0 { Ok(()) } else { Err(format!("{missed} epochs have passed without weights of ours")) }
         })
         .ready("permit", move || {
             let now = metagraph.borrow();
@@ -67,4 +74,74 @@ fn note_blocks(mut metagraph: watch::Receiver<Arc<Metagraph>>, clock: SharedCloc
         }
     });
     latest
+}
+
+#[cfg(test)]
+mod tests {
+    use openvalidators_messages::{Block, Hyperparameters, Netuid, Neuron, Uid};
+    use openvalidators_reporting::BuildInfo;
+    use openvalidators_runtime::SystemClock;
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::config::Config;
+
+    const OURS: Hotkey = Hotkey([7; 32]);
+
+    /// Ours is the only neuron; its last weights are of block 100, epochs have 20 blocks.
+    fn metagraph(last_epoch_block: u64) -> Arc<Metagraph> {
+        let neuron = Neuron {
+            uid: Uid(0),
+            hotkey: OURS,
+            axon: None,
+            stake: 1.0,
+            validator_permit: true,
+            active: true,
+            last_update: Block(100),
+            registered_at: Block(0),
+            incentive: 0.0,
+            consensus: 0.0,
+            dividends: 0.0,
+            validator_trust: 0.0,
+            emission: 0,
+        };
+        let hyperparameters = Hyperparameters {
+            tempo: 20,
+            min_allowed_weights: 1,
+            max_weight_limit: 1.0,
+            weights_rate_limit: 0,
+            weights_version_key: 0,
+            commit_reveal: false,
+            reveal_period_epochs: 1,
+            stake_threshold: 0.0,
+        };
+        Arc::new(Metagraph {
+            netuid: Netuid(1),
+            block: Block(last_epoch_block + 1),
+            last_epoch_block: Block(last_epoch_block),
+            epoch_index: 0,
+            hyperparameters,
+            owner_uid: None,
+            neurons: vec![neuron],
+        })
+    }
+
+    #[tokio::test]
+    async fn ready_tells_of_missed_epochs_unless_no_weights_are_wanted() {
+        let registry = Registry::new();
+        let doors = Doors::new(&Config::default(), &registry).unwrap();
+        let unknown = || "unknown".to_owned();
+        let build = BuildInfo { version: unknown(), spec_version: unknown(), revision: unknown(), rustc: unknown() };
+        let reporting = ReportingMetrics::new(&registry, &build).unwrap();
+        let (show, seen) = watch::channel(metagraph(100));
+        let clock = SystemClock::shared();
+        let table = |sets_weights| table(&doors, reporting.clone(), OURS, seen.clone(), sets_weights, &clock);
+        let (wanted, unwanted) = (table(true), table(false));
+        assert_eq!(wanted.is_ready().parts["weights"], "ok");
+        show.send_replace(metagraph(160));
+        let report = wanted.is_ready();
+        assert_eq!(report.parts["weights"], "2 epochs have passed without weights of ours");
+        assert!(!report.ok && wanted.is_live().ok, "a restart would not help");
+        assert_eq!(unwanted.is_ready().parts["weights"], "ok");
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use openvalidators_keys::HotkeySigner;
 use openvalidators_messages::Hotkey;
 use openvalidators_runtime::{Seed, SharedClock};
-use openvalidators_subtensor::{Chain, Endpoint};
+use openvalidators_subtensor::{Chain, Endpoint, local::LocalNetwork};
 
 use crate::{
     config::Config,
@@ -21,6 +21,8 @@ const LOCAL_VALIDATOR_URI: &str = "//openvalidators//validator";
 pub struct Network {
     /// The chain, seen by our hotkey.
     pub chain: Arc<dyn Chain>,
+    /// The same as its operator sees it.
+    network: LocalNetwork,
     /// What the local network's miners are, for the summary alone; empty when they run elsewhere.
     pub kinds: BTreeMap<Hotkey, String>,
     /// The miners, where this process runs them.
@@ -62,7 +64,13 @@ impl Network {
         let kinds = localnet.iter().flat_map(|localnet| localnet.roster().iter());
         let kinds = kinds.map(|entry| (entry.hotkey, entry.kind.to_string())).collect();
         let chain = Arc::new(network.account(signer.hotkey()));
-        Ok(Self { chain, kinds, localnet })
+        Ok(Self { chain, network, kinds, localnet })
+    }
+
+    /// Waits until a chain that runs in this process has ended by a fault of its own: it does not come back, unlike one
+    /// elsewhere.
+    pub async fn chain_ended(&self) {
+        self.network.ended().await;
     }
 
     /// Stops what runs in this process.

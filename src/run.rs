@@ -75,6 +75,7 @@ async fn start(
 
     let engine = load_engine(&config, &registry, &clock).await?;
     let network = Network::start(&config, &signer, seed, &clock).await?;
+    let duty = !config.weights.disable_set_weights;
     let world = World {
         config,
         clock: clock.clone(),
@@ -96,6 +97,7 @@ async fn start(
             topology.reporting_metrics.clone(),
             ours,
             topology.metagraph.clone(),
+            duty,
             &clock,
         );
         print_note(style, &format!("metrics at http://{}/metrics", exporter.address()));
@@ -113,6 +115,17 @@ async fn asked_while_starting(stop: &Shutdown) {
     }
 }
 
+/// Waits for the reason to stop; that the chain in this process has ended is one.
+async fn asked_or_alone(network: &Network, stop: &Shutdown) {
+    tokio::select! {
+        () = stop.requested() => {}
+        () = network.chain_ended() => {
+            let what = "it has ended by itself; its last words are in the log".to_owned();
+            stop.request(Reason::Fault { part: "the local chain".to_owned(), what });
+        }
+    }
+}
+
 impl Running {
     async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown) -> ExitCode {
         let Self { topology, network, ours, exporter } = self;
@@ -127,7 +140,7 @@ impl Running {
         );
         let weights = tokio::spawn(progress::announce_weights(style, ours, metagraph.clone()));
         let forwards = tokio::spawn(lanes.run(next_forward));
-        stop.requested().await;
+        asked_or_alone(&network, stop).await;
 
         if let Some(reason) = stop.reason().filter(|reason| *reason != Reason::Finished) {
             print_note(style, &format!("stopping: {reason}"));
@@ -187,5 +200,30 @@ fn verdict(style: Style, stop: &Shutdown, late: &[Late]) -> ExitCode {
         Reason::Fault { .. } => ExitCode::from(shutdown::EXIT_FAULT),
         _ if !late.is_empty() => ExitCode::from(shutdown::EXIT_FAULT),
         _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It used to run on for ever without blocks, and only `/ready` told.
+    #[test]
+    fn a_chain_in_this_process_that_ends_is_a_reason_to_stop() {
+        let (ours, of_chain) = (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
+        let (clock, folder) = (SystemClock::shared(), tempfile::tempdir().unwrap());
+        let mut config = Config { state_dir: folder.path().to_owned(), ..Config::default() };
+        config.chain.local.block_seconds = 0.02;
+        let signer = local_signer().unwrap();
+        let network = of_chain.block_on(Network::start(&config, &signer, Seed(7), &clock)).unwrap();
+        let (stop, patience) = (Shutdown::default(), Duration::from_millis(100));
+        let waited = ours.block_on(within(&*clock, patience, asked_or_alone(&network, &stop)));
+        assert!(waited.is_err() && !stop.is_requested(), "the chain runs");
+
+        // Whatever runs there is dropped where it stands, as by a panic.
+        of_chain.shutdown_background();
+        ours.block_on(within(&*clock, Duration::from_secs(10), asked_or_alone(&network, &stop))).unwrap();
+        let told = stop.reason().unwrap().to_string();
+        assert!(told.starts_with("the local chain cannot go on"), "{told}");
     }
 }

@@ -174,6 +174,10 @@ impl Node for LocalChain {
             Request::Submit { hotkey, call } => self.submit(hotkey, call).await,
         }
     }
+
+    async fn ended(&self) {
+        Self::ended(self).await;
+    }
 }
 
 fn stopped(call: &str) -> ChainError {

@@ -21,6 +21,11 @@ pub trait Node: Send + Sync {
     /// Asks one thing. Nobody is asked who it is: the local chain trusts whoever reaches it, which is this process or a
     /// program on this machine.
     async fn ask(&self, request: Request) -> Result<Answer, ChainError>;
+
+    /// Waits until the chain has ended for good. One in another process may be started again: it never does.
+    async fn ended(&self) {
+        std::future::pending().await
+    }
 }
 
 /// What can be asked.
@@ -167,6 +172,11 @@ impl LocalNetwork {
             Answer::Block(block) => Ok(block),
             other => Err(unexpected("next_block", &other)),
         }
+    }
+
+    /// Waits until a chain in this process has ended by a fault of its own; one in another process never does.
+    pub async fn ended(&self) {
+        self.node.ended().await;
     }
 
     async fn submit(&self, hotkey: Hotkey, call: Call) -> Result<(Block, Applied), ChainError> {

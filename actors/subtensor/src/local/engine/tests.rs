@@ -4,7 +4,7 @@ use openvalidators_messages::{
     Metagraph,
     subtensor::{SetWeights, Submission},
 };
-use openvalidators_runtime::DrivenClock;
+use openvalidators_runtime::{DrivenClock, SystemClock, within};
 
 use super::*;
 use crate::{
@@ -245,6 +245,22 @@ async fn a_second_chain_on_one_file_is_refused() {
     let small = LocalChainConfig { max_uids: 1, ..quiet() };
     assert!(matches!(start(&small), Err(LocalChainError::TooManyNeurons { found: 2, max_uids: 1 })));
     assert!(matches!(start(&LocalChainConfig { tempo: 0, ..quiet() }), Err(LocalChainError::Config(_))));
+}
+
+/// Whatever ends the task that makes blocks, a handle tells.
+#[test]
+fn a_chain_whose_task_has_ended_says_so() {
+    let (ours, others) = (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
+    let network = {
+        let _entered = others.enter();
+        Driven::start(&quiet(), None).network
+    };
+    let soon = |network: LocalNetwork| async move {
+        within(&SystemClock::new(), Duration::from_millis(50), network.ended()).await
+    };
+    assert!(ours.block_on(soon(network.clone())).is_err(), "it runs");
+    others.shutdown_background();
+    ours.block_on(within(&SystemClock::new(), Duration::from_secs(10), network.ended())).unwrap();
 }
 
 #[tokio::test]
