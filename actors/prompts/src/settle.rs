@@ -4,6 +4,9 @@
 //! idempotent, so whatever goes wrong on the way (a crash, a full disk, an answer that does not come) the same message is
 //! sent again, with growing pauses, a bounded number of times. A step that never reached the ledger did not happen. One
 //! that did but could not be folded is folded from there by its owners, before the next.
+//!
+//! Outcomes are stored in the order of their steps: one the ledger refused is owed, and stored before the next step is folded.
+//! Whoever folds from the ledger takes an outcome that is missing before a stored one for lost.
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -56,13 +59,16 @@ pub struct NotSettled {
 
 /// Settles steps, one at a time.
 pub(crate) struct Settler {
-    turn: Mutex<()>,
+    turn: Mutex<Owed>,
     desks: Desks,
     call_timeout: Duration,
     clock: SharedClock,
     shutdown: Shutdown,
     metrics: Metrics,
 }
+
+/// The outcome that the ledger has not taken yet. There is at most one: no step is folded before.
+type Owed = Option<ledger::StoreOutcome>;
 
 // === impl Settler ===
 
@@ -75,24 +81,33 @@ impl Settler {
     /// more than once.
     pub async fn settle(&self, record: Arc<StepRecord>, ticket: Ticket) -> Result<Settled, NotSettled> {
         let since = self.clock.now();
-        let _turn = self.turn.lock().await;
+        let mut owed = self.turn.lock().await;
         self.metrics.observe_settle_wait(self.clock.now().saturating_sub(since));
         let append = ledger::Append { record: record.clone() };
         let sequence = self.insist(APPEND, &self.desks.append, append, |_| false).await?;
         let _spent = ticket.spend();
-        self.fold(sequence, record).await
+        self.store(&mut owed).await?;
+        self.fold(sequence, record, &mut owed).await
     }
 
-    async fn fold(&self, sequence: Sequence, record: Arc<StepRecord>) -> Result<Settled, NotSettled> {
+    async fn fold(&self, sequence: Sequence, record: Arc<StepRecord>, owed: &mut Owed) -> Result<Settled, NotSettled> {
         let fold = rewards::Apply { sequence, record: record.clone() };
         let outcome = self.insist("fold into rewards", &self.desks.apply_rewards, fold, is_past).await?;
+        *owed = Some(ledger::StoreOutcome { sequence, outcome: outcome.clone() });
         let fold = weights::Apply { sequence, record, outcome: outcome.clone() };
         let folded = self.insist("fold into weights", &self.desks.apply_weights, fold, is_past).await;
         // Stored even if that fold failed: weights catches up from this row.
-        let store = ledger::StoreOutcome { sequence, outcome: outcome.clone() };
-        self.insist("store the outcome", &self.desks.store_outcome, store, |_| false).await?;
+        self.store(owed).await?;
         folded?;
         Ok(Settled { sequence, outcome })
+    }
+
+    async fn store(&self, owed: &mut Owed) -> Result<(), NotSettled> {
+        if let Some(store) = owed.clone() {
+            self.insist("store the outcome", &self.desks.store_outcome, store, |_| false).await?;
+            *owed = None;
+        }
+        Ok(())
     }
 
     /// Sends an idempotent message until it is answered well, `is_final` is true of the error, the attempts are used up,

@@ -138,6 +138,45 @@ async fn a_step_in_the_ledger_counts_even_if_it_cannot_be_folded() {
     assert_eq!((error.part, error.attempts), ("fold into rewards", 1), "asking again would not help");
 }
 
+/// Weights failed over step 1 while the ledger refused its outcome; then the outcome of step 2 was stored, and weights, which
+/// fold from the ledger, left step 1 out of the scores for ever.
+#[actix::test]
+async fn no_outcome_is_stored_or_folded_before_the_one_that_is_owed() {
+    let log = Log::default();
+    let (rewards, weights, store) = (log.clone(), log.clone(), log.clone());
+    let mut refusals = SETTLE_BACKOFF.retries + 1;
+    let stage = Stage::new(Cast {
+        apply_rewards: Box::new(move |m| {
+            rewards.note(format!("rewards {}", m.sequence));
+            Ok(outcome(&m.record, Some(0)))
+        }),
+        apply_weights: Box::new(move |m| {
+            weights.note(format!("weights {}", m.sequence));
+            let reason = "it has no outcome yet".to_owned();
+            let gap = FoldError::Gap { asked: m.sequence, applied: Sequence(0), reason };
+            if m.sequence == Sequence(1) { Err(gap) } else { Ok(()) }
+        }),
+        store_outcome: Box::new(move |m| {
+            if refusals > 0 {
+                refusals -= 1;
+                return Err(full());
+            }
+            store.note(format!("store {}", m.sequence));
+            Ok(())
+        }),
+        ..Cast::default()
+    });
+    let (settler, budget) = (settler(&stage), Budget::new(None, stage.shutdown.clone()));
+    let settle = async |forward| {
+        let (settler, ticket) = (settler.clone(), budget.take().await.unwrap());
+        stage.drive(async move { settler.settle(record(forward), ticket).await }).await
+    };
+    assert_eq!(settle(1).await.unwrap_err().part, "store the outcome");
+    log.take();
+    settle(2).await.unwrap();
+    assert_eq!(log.take(), ["store 1", "rewards 2", "weights 2", "store 2"]);
+}
+
 #[actix::test]
 async fn a_hung_neighbour_is_asked_again_and_a_shutdown_ends_that() {
     let mut stage = Stage::new(Cast::default());
