@@ -154,7 +154,7 @@ impl Default for Config {
                 local: LocalChainConfig { commit_reveal: false, ..LocalChainConfig::default() },
                 ..ChainConfig::default()
             },
-            localnet: LocalnetConfig { slow_least_seconds: 1.0, slow_most_seconds: 6.0, ..LocalnetConfig::default() },
+            localnet: LocalnetConfig::default(),
             prompts: prompts::Config {
                 augment_sample_size: 6,
                 followup_sample_size: 6,

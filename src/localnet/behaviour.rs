@@ -1,6 +1,6 @@
-//! What a miner that speaks the protocol replies to a prompt: a pure function of who it is and of the prompt.
+//! What a miner that speaks the protocol replies to a prompt: a pure function of who it is and of what it is asked.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -33,6 +33,9 @@ const KEYWORDS: usize = 12;
 /// How long a copycat waits for what it copies, above what the copied needs.
 const COPY_DELAY: Duration = Duration::from_millis(300);
 
+/// Longest time a slow miner takes, whatever a validator says it will wait.
+const LONGEST_DELAY: Duration = Duration::from_secs(3_600);
+
 /// How many words a spammer writes.
 const SPAM_WORDS: usize = 60;
 
@@ -50,8 +53,8 @@ pub struct Behaviour {
     pub kind: MinerKind,
     /// Whom it copies, if it is a copycat.
     pub victim: Option<Author>,
-    /// Between which times a slow miner replies.
-    pub slow: (Duration, Duration),
+    /// When a slow miner replies, in shares of the timeout that the validator states: above 1 is too late.
+    pub slow: RangeInclusive<f64>,
     /// The body of an oversized reply.
     pub oversized: Bytes,
 }
@@ -77,9 +80,10 @@ pub fn oversized_body(completion_bytes: usize) -> Bytes {
 // === impl Behaviour ===
 
 impl Behaviour {
-    /// The reply to a prompt: always the same. Takes milliseconds: not for a thread that must stay quick.
+    /// The reply to a prompt of a validator that says it waits for `timeout`: always the same. Takes milliseconds: not for
+    /// a thread that must stay quick.
     #[must_use]
-    pub fn reply(&self, prompt: &str) -> Planned {
+    pub fn reply(&self, prompt: &str, timeout: Duration) -> Planned {
         let reply = match self.kind {
             MinerKind::Honest(tier) => Reply::Completion(self.author(tier).complete(prompt)),
             MinerKind::Slow => Reply::Completion(self.author(Tier::Good).complete(prompt)),
@@ -99,7 +103,7 @@ impl Behaviour {
             MinerKind::Garbage => Reply::HangUp,
         };
         let after = match self.kind {
-            MinerKind::Slow => self.delay(prompt),
+            MinerKind::Slow => self.delay(prompt, timeout),
             MinerKind::Copycat => COPY_DELAY,
             _ => Duration::ZERO,
         };
@@ -114,9 +118,10 @@ impl Behaviour {
         self.seed.rng(&format!("localnet/{purpose}/{prompt}"), &[u64::from(self.index)])
     }
 
-    fn delay(&self, prompt: &str) -> Duration {
-        let (least, most) = self.slow;
-        least + most.saturating_sub(least).mul_f64(self.rng("delay", prompt).random())
+    fn delay(&self, prompt: &str, timeout: Duration) -> Duration {
+        let share = self.rng("delay", prompt).random_range(self.slow.clone());
+        Duration::try_from_secs_f64(timeout.as_secs_f64() * share)
+            .map_or(LONGEST_DELAY, |after| after.min(LONGEST_DELAY))
     }
 
     fn stock_sentence(&self) -> String {
@@ -176,19 +181,21 @@ mod tests {
     const PROMPT: &str = "The carver pasted the drawing on cherry wood. The printer rubbed damp paper against the block. A \
                           second block held another colour.\n\nSummarise the text in 2 sentences.";
 
+    const TIMEOUT: Duration = Duration::from_secs(4);
+
     fn behaviour(kind: MinerKind) -> Behaviour {
         Behaviour {
             seed: Seed(5),
             index: 3,
             kind,
             victim: Some(Author { seed: Seed(5), index: 9, tier: Tier::Good }),
-            slow: (Duration::from_secs(2), Duration::from_secs(14)),
+            slow: 0.9..=2.0,
             oversized: oversized_body(1_000),
         }
     }
 
     fn completion(behaviour: &Behaviour, prompt: &str) -> String {
-        match behaviour.reply(prompt).reply {
+        match behaviour.reply(prompt, TIMEOUT).reply {
             Reply::Completion(text) => text,
             other => panic!("{other:?}"),
         }
@@ -196,7 +203,7 @@ mod tests {
 
     /// What a kind replies to forty prompts.
     fn replies(kind: MinerKind) -> impl Iterator<Item = Reply> {
-        (0..40).map(move |number| behaviour(kind).reply(&number.to_string()).reply)
+        (0..40).map(move |number| behaviour(kind).reply(&number.to_string(), TIMEOUT).reply)
     }
 
     #[test]
@@ -209,22 +216,26 @@ mod tests {
         let spam = completion(&behaviour(MinerKind::KeywordSpammer), PROMPT);
         assert!(spam.matches("block").count() >= 3 && spam.matches("excellent").count() >= 3, "{spam}");
         assert_eq!(spam.split(' ').count(), SPAM_WORDS);
-        assert!(matches!(behaviour(MinerKind::Hanging).reply(PROMPT).reply, Reply::Never));
+        assert!(matches!(behaviour(MinerKind::Hanging).reply(PROMPT, TIMEOUT).reply, Reply::Never));
     }
 
     #[test]
-    fn a_slow_miner_is_honest_and_sometimes_late() {
-        let mut late = 0;
-        for number in 0..100 {
-            let prompt = format!("{PROMPT} {number}");
-            let after = behaviour(MinerKind::Slow).reply(&prompt).after;
-            assert!((2.0..=14.0).contains(&after.as_secs_f64()), "{after:?}");
-            late += usize::from(after > Duration::from_secs(12));
+    fn a_slow_miner_does_the_task_but_as_a_rule_after_the_deadline_whatever_that_is() {
+        let after = |prompt: &str, timeout| behaviour(MinerKind::Slow).reply(prompt, timeout).after;
+        for timeout in [Duration::from_millis(500), TIMEOUT, Duration::from_secs(12)] {
+            let mut in_time = 0;
+            for number in 0..200 {
+                let after = after(&format!("{PROMPT} {number}"), timeout);
+                assert!(after >= timeout.mul_f64(0.9) && after <= timeout.mul_f64(2.0), "{after:?} of {timeout:?}");
+                in_time += usize::from(after < timeout);
+            }
+            assert!((6..36).contains(&in_time), "{in_time} of 200 replies come in time, one in eleven was expected");
         }
-        assert!((5..40).contains(&late), "{late} of 100 replies come after twelve seconds");
+        assert_eq!(after(PROMPT, TIMEOUT), after(PROMPT, TIMEOUT));
+        assert_eq!(after(PROMPT, Duration::MAX), LONGEST_DELAY);
         let honest = behaviour(MinerKind::Honest(Tier::Good));
         assert_eq!(completion(&behaviour(MinerKind::Slow), PROMPT), completion(&honest, PROMPT));
-        assert_eq!(honest.reply(PROMPT).after, Duration::ZERO);
+        assert_eq!(honest.reply(PROMPT, TIMEOUT).after, Duration::ZERO);
     }
 
     #[test]

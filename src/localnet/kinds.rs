@@ -25,7 +25,7 @@ pub enum Tier {
 pub enum MinerKind {
     /// Does the task.
     Honest(Tier),
-    /// Does the task well, but late: sometimes after the deadline.
+    /// Does the task well, but as a rule after the deadline.
     Slow,
     /// Says one stock sentence whatever is asked.
     Lazy,

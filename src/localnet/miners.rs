@@ -1,6 +1,6 @@
 //! The miners at work: a real HTTP server on a loopback port for each, with a hotkey of its own.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use openvalidators_dendrite::axon::{Axon, AxonConfig, AxonRequest, Reply};
 use openvalidators_keys::HotkeySigner;
@@ -141,7 +141,7 @@ impl Server {
         let (behaviour, waiting) = (Arc::new(behaviour), clock.clone());
         let forward = move |request| {
             let behaviour = behaviour.clone();
-            reply(move |prompt| behaviour.reply(prompt), waiting.clone(), request)
+            reply(move |prompt, timeout| behaviour.reply(prompt, timeout), waiting.clone(), request)
         };
         Ok(Self::Axon(Axon::serve(hotkey, config, clock, forward).await?))
     }
@@ -149,12 +149,12 @@ impl Server {
 
 /// The last message is the prompt. Reading it takes milliseconds, off the threads that serve sockets.
 async fn reply(
-    plan: impl FnOnce(&str) -> Planned + Send + 'static,
+    plan: impl FnOnce(&str, Duration) -> Planned + Send + 'static,
     clock: SharedClock,
     mut request: AxonRequest,
 ) -> Reply {
     let prompt = request.messages.pop().unwrap_or_default();
-    match tokio::task::spawn_blocking(move || plan(&prompt)).await {
+    match tokio::task::spawn_blocking(move || plan(&prompt, request.timeout)).await {
         Ok(planned) => {
             clock.sleep(planned.after).await;
             planned.reply

@@ -6,7 +6,7 @@
 //! | kind | does | rewards should |
 //! |---|---|---|
 //! | good, fair, poor | the task, by extraction from the prompt, in three grades | rank them so |
-//! | slow | the task well, sometimes after the deadline | pay what came in time |
+//! | slow | the task well, as a rule after the deadline the validator states | pay only what came in time |
 //! | lazy, echo, keyword spammer | what once won against rewards | not be won again |
 //! | copycat | what an honest miner completes | not pay twice |
 //! | hanging, garbage, oversized, wrong JSON, refusing | nothing of use | pay nothing, and lose no time or memory |
