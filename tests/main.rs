@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod bad_miners;
 mod decides;
 mod program;
 mod resume;

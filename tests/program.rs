@@ -3,9 +3,10 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    panic::resume_unwind,
     path::Path,
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -51,14 +52,18 @@ pub fn models() {
 }
 
 impl Program {
-    /// Starts `run` with fast settings: short deadlines, and ports the system chooses.
+    /// Starts `run` with fast settings: short deadlines, and a port the system chooses.
     pub fn start(state: &Path, args: &[&str]) -> Self {
+        let fast = SHORT_DEADLINES.iter().flat_map(|setting| ["--set", setting]);
+        Self::start_unhurried(state, &fast.chain(args.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// Starts `run` as configured by default, but for its port.
+    pub fn start_unhurried(state: &Path, args: &[&str]) -> Self {
         models();
         let mut command = binary();
         command.arg("run").arg("--json").arg("--state-dir").arg(state);
-        for (key, value) in FAST {
-            command.arg("--set").arg(format!("{key}={value}"));
-        }
+        command.args(["--set", "reporting.metrics.address=127.0.0.1:0"]);
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -78,6 +83,16 @@ impl Program {
             let line = self.line().unwrap_or_else(|| panic!("the program ended before `{event}`"));
             if line["event"] == event {
                 return line;
+            }
+        }
+    }
+
+    /// Reads on until a note that begins like this, and gives the rest of it.
+    pub fn note(&mut self, beginning: &str) -> String {
+        loop {
+            let line = self.until("note");
+            if let Some(rest) = line["text"].as_str().unwrap().strip_prefix(beginning) {
+                return rest.to_owned();
             }
         }
     }
@@ -113,12 +128,35 @@ impl Drop for Program {
 }
 
 /// Settings that make a run quick without changing what it does.
-const FAST: &[(&str, &str)] = &[
-    ("reporting.metrics.address", "127.0.0.1:0"),
-    ("prompts.augment_timeout_seconds", "1.0"),
-    ("prompts.followup_timeout_seconds", "1.0"),
-    ("prompts.answer_timeout_seconds", "1.0"),
+const SHORT_DEADLINES: [&str; 3] = [
+    "prompts.augment_timeout_seconds=1.0",
+    "prompts.followup_timeout_seconds=1.0",
+    "prompts.answer_timeout_seconds=1.0",
 ];
+
+/// The rewards replaced by a constant, and no filter: nothing but the outcome of a query decides.
+pub const CONSTANT_REWARD: [&str; 6] = [
+    "rewards.weights.dpo_reward_model=0.0",
+    "rewards.weights.constant_reward_model=1.0",
+    "rewards.relevance.enabled=false",
+    "rewards.diversity.enabled=false",
+    "rewards.blacklist.enabled=false",
+    "rewards.task_validator.enabled=false",
+];
+
+/// Does the work for every item, `at_once` of them side by side, and gives the results in the order of the items.
+pub fn side_by_side<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let queue = Mutex::new(items.iter().enumerate());
+    let next = || queue.lock().unwrap().next();
+    let lane = || std::iter::from_fn(next).map(|(place, item)| (place, work(item))).collect::<Vec<_>>();
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..at_once).map(|_| scope.spawn(lane)).collect();
+        // What failed in a lane fails here.
+        lanes.into_iter().flat_map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, result)| result).collect()
+}
 
 /// GETs a path over plain HTTP/1.1.
 pub fn get(address: &str, path: &str) -> (u16, String) {

@@ -25,8 +25,7 @@ fn two_forwards_with_every_bad_miner_set_weights_and_leave_records() {
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let mut program = Program::start(state.path(), &arguments);
 
-    let note = program.until("note")["text"].as_str().unwrap().to_owned();
-    let address = note.strip_prefix("metrics at http://").unwrap().strip_suffix("/metrics").unwrap().to_owned();
+    let address = program.note("metrics at http://").strip_suffix("/metrics").unwrap().to_owned();
     let first = program.until("step");
     assert_eq!(first["step"], "augment");
     assert_eq!(first["asked"], 16);
