@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message};
-use openvalidators_messages::inference::{Embed, LogProb, Models};
+use openvalidators_messages::inference::{Classify, Embed, Generate, LogProb, Models};
 use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop, WhileAwaited};
 use prometheus::Registry;
 
@@ -18,6 +18,10 @@ pub struct Mailboxes {
     pub embed: Mailbox<Embed>,
     /// Log-probabilities.
     pub log_prob: Mailbox<LogProb>,
+    /// What classifiers say.
+    pub classify: Mailbox<Classify>,
+    /// Continuations.
+    pub generate: Mailbox<Generate>,
     /// What is loaded.
     pub models: Mailbox<Models>,
 }
@@ -36,13 +40,22 @@ impl Mailboxes {
     /// When the registry has an inbox of this name already.
     pub fn new(capacity: usize, registry: &Registry) -> Result<Self, prometheus::Error> {
         let inbox = Inbox::new("inference", capacity, registry)?;
-        Ok(Self { embed: inbox.mailbox(), log_prob: inbox.mailbox(), models: inbox.mailbox(), inbox })
+        Ok(Self {
+            embed: inbox.mailbox(),
+            log_prob: inbox.mailbox(),
+            classify: inbox.mailbox(),
+            generate: inbox.mailbox(),
+            models: inbox.mailbox(),
+            inbox,
+        })
     }
 
     /// Points every mailbox at `actor`.
     pub fn attach(&self, actor: &Addr<InferenceActor>) {
         self.embed.attach(actor);
         self.log_prob.attach(actor);
+        self.classify.attach(actor);
+        self.generate.attach(actor);
         self.models.attach(actor);
     }
 }
@@ -83,6 +96,24 @@ impl Handler<Envelope<LogProb>> for InferenceActor {
     fn handle(&mut self, envelope: Envelope<LogProb>, _: &mut Self::Context) -> Self::Result {
         let (engine, (request, place)) = (self.engine.clone(), envelope.open());
         WhileAwaited::new(place, async move { engine.log_prob(request).await })
+    }
+}
+
+impl Handler<Envelope<Classify>> for InferenceActor {
+    type Result = WhileAwaited<<Classify as Message>::Result>;
+
+    fn handle(&mut self, envelope: Envelope<Classify>, _: &mut Self::Context) -> Self::Result {
+        let (engine, (request, place)) = (self.engine.clone(), envelope.open());
+        WhileAwaited::new(place, async move { engine.classify(request).await })
+    }
+}
+
+impl Handler<Envelope<Generate>> for InferenceActor {
+    type Result = WhileAwaited<<Generate as Message>::Result>;
+
+    fn handle(&mut self, envelope: Envelope<Generate>, _: &mut Self::Context) -> Self::Result {
+        let (engine, (request, place)) = (self.engine.clone(), envelope.open());
+        WhileAwaited::new(place, async move { engine.generate(request).await })
     }
 }
 

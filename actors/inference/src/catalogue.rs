@@ -15,8 +15,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    config::Config,
     models::{Network, bert, btlm, gpt_neo, gpt2, gptj, llama, llama_gguf, reason},
-    tokenizer::TextTokenizer,
+    tokenizer::{Rules, TextTokenizer},
 };
 
 /// Where the files of a model are.
@@ -67,6 +68,8 @@ pub enum LoadError {
 pub(crate) struct Loaded {
     pub(crate) network: Network,
     pub(crate) tokenizer: TextTokenizer,
+    /// A text the network writes ends with any of these tokens.
+    pub(crate) ends: Vec<u32>,
     /// sha256 of each file read, by file name.
     pub(crate) digests: Vec<(String, String)>,
 }
@@ -105,25 +108,25 @@ impl ModelSource {
     /// # Errors
     /// When the folder is not a model this program can run.
     pub fn network(&self) -> Result<Network, LoadError> {
-        load(self, usize::MAX, &Device::Cpu).map(|loaded| loaded.network)
+        load(self, &Config::default(), &Device::Cpu).map(|loaded| loaded.network)
     }
 }
 
-/// Loads a model onto `device`. A row is at most `max_tokens` long, however much longer the network could go. Blocks for
-/// seconds: files are read whole, and their digests are of the very bytes that were loaded.
-pub(crate) fn load(source: &ModelSource, max_tokens: usize, device: &Device) -> Result<Loaded, LoadError> {
+/// Loads a model onto `device`. Blocks for seconds: files are read whole, and their digests are of the very bytes that were
+/// loaded.
+pub(crate) fn load(source: &ModelSource, config: &Config, device: &Device) -> Result<Loaded, LoadError> {
     let gguf = fs::read_dir(&source.directory)
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "gguf"));
     match gguf {
-        Some(path) => load_gguf(&path, max_tokens, device),
-        None => load_safetensors(source, max_tokens, device),
+        Some(path) => load_gguf(&path, config, device),
+        None => load_safetensors(source, config, device),
     }
 }
 
-fn load_gguf(path: &Path, max_tokens: usize, device: &Device) -> Result<Loaded, LoadError> {
+fn load_gguf(path: &Path, config: &Config, device: &Device) -> Result<Loaded, LoadError> {
     let unusable = |reason: String| LoadError::Unusable { path: path.to_owned(), reason };
     let bytes = fs::read(path).map_err(|error| unusable(error.to_string()))?;
     let digests = vec![digest(path, &bytes)];
@@ -135,11 +138,13 @@ fn load_gguf(path: &Path, max_tokens: usize, device: &Device) -> Result<Loaded, 
         Build::Safetensors(_) => None,
     })?;
     let network = build(&content, &mut file, device).map_err(|error| unusable(reason(&error)))?;
-    let tokenizer = TextTokenizer::from_gguf(&content, network.max_tokens().min(max_tokens)).map_err(unusable)?;
-    Ok(Loaded { network, tokenizer, digests })
+    let tokenizer = TextTokenizer::from_gguf(&content, rules(&network, config)).map_err(unusable)?;
+    let ends =
+        content.metadata.get("tokenizer.ggml.eos_token_id").and_then(|id| id.to_u32().ok()).into_iter().collect();
+    Ok(Loaded { network, tokenizer, ends, digests })
 }
 
-fn load_safetensors(source: &ModelSource, max_tokens: usize, device: &Device) -> Result<Loaded, LoadError> {
+fn load_safetensors(source: &ModelSource, settings: &Config, device: &Device) -> Result<Loaded, LoadError> {
     let mut digests = Vec::new();
     let mut read = |name: &'static str| {
         let path = source.directory.join(name);
@@ -159,6 +164,7 @@ fn load_safetensors(source: &ModelSource, max_tokens: usize, device: &Device) ->
     #[derive(Deserialize)]
     struct Kind {
         model_type: String,
+        eos_token_id: Option<EndTokens>,
     }
     let kind: Kind = serde_json::from_slice(&config)
         .map_err(|error| LoadError::Unusable { path: config_path.clone(), reason: error.to_string() })?;
@@ -169,8 +175,33 @@ fn load_safetensors(source: &ModelSource, max_tokens: usize, device: &Device) ->
     let network = VarBuilder::from_buffered_safetensors(weights, DType::F32, device)
         .and_then(|tensors| build(&config, tensors))
         .map_err(|error| LoadError::Unusable { path: weights_path, reason: reason(&error) })?;
-    let tokenizer = TextTokenizer::from_folder(&source.directory, network.max_tokens().min(max_tokens))?;
-    Ok(Loaded { network, tokenizer, digests })
+    let tokenizer = TextTokenizer::from_folder(&source.directory, rules(&network, settings))?;
+    let ends = kind.eos_token_id.map_or_else(Vec::new, EndTokens::into_vec);
+    Ok(Loaded { network, tokenizer, ends, digests })
+}
+
+/// What ends a text: a token, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum EndTokens {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl EndTokens {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(token) => vec![token],
+            Self::Several(tokens) => tokens,
+        }
+    }
+}
+
+fn rules(network: &Network, config: &Config) -> Rules {
+    Rules {
+        ceiling_tokens: network.max_tokens().min(config.max_sequence_tokens),
+        interpret_special_tokens: config.interpret_special_tokens,
+    }
 }
 
 /// The builder of the architecture called `name`, among those `of_format` accepts.
@@ -199,7 +230,7 @@ mod tests {
 
     fn load_from(directory: &Path) -> Result<Loaded, LoadError> {
         let source = ModelSource { name: ModelName::new("under test"), directory: directory.to_owned() };
-        load(&source, 100, &Device::Cpu)
+        load(&source, &Config { max_sequence_tokens: 100, ..Config::default() }, &Device::Cpu)
     }
 
     fn error_from(directory: &Path) -> String {

@@ -14,14 +14,24 @@ pub struct Config {
     pub queue_capacity: usize,
     /// Places in the actor's inbox: requests being tokenised, waiting for the device or computed.
     pub mailbox_capacity: usize,
-    /// The longest text a causal model is asked to score, prompt included, however long its context. A longer completion
-    /// is cut; a prompt that leaves no room has no score. Bounds what one miner can make the device do.
+    /// The longest row a model computes, prompt included, however long its context. A longer completion is cut; a prompt
+    /// that leaves no room has no score. Bounds what one miner can make the device do.
     pub max_sequence_tokens: usize,
+    /// Reads special tokens wherever a text spells them, as openvalidators 1.2.0 does: a miner then ends a text, or moves
+    /// the place where a reward model looks, by writing `<|endoftext|>`. Off, what a miner writes is letters.
+    pub interpret_special_tokens: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { threads: 0, batch_tokens: 2_048, queue_capacity: 32, mailbox_capacity: 64, max_sequence_tokens: 2_048 }
+        Self {
+            threads: 0,
+            batch_tokens: 2_048,
+            queue_capacity: 32,
+            mailbox_capacity: 64,
+            max_sequence_tokens: 2_048,
+            interpret_special_tokens: false,
+        }
     }
 }
 

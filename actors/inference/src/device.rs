@@ -1,11 +1,12 @@
 //! The device thread: the only place where a network runs.
 //!
 //! Jobs reach it through one bounded channel. Between two batches it looks at what waits: requests for embeddings by one
-//! model are computed as one, whoever asked; a job whose caller has gone is dropped; a batch that fails, by an error or a
-//! panic, is split until the row that fails stands alone. Networks hold nothing but weights, so a panic leaves nothing
-//! half done.
+//! model, or for what one classifier says, are computed as one, whoever asked; a job whose caller has gone is dropped; a
+//! batch that fails, by an error or a panic, is split until the row that fails stands alone. Networks hold nothing but
+//! weights, so a panic leaves nothing half done.
 //!
-//! What a job does is beside what it computes: [`crate::embedding`], [`crate::scoring`].
+//! What a job does is beside what it computes: [`crate::embedding`], [`crate::scoring`], [`crate::classification`],
+//! [`crate::generation`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,13 +18,15 @@ use std::{
     thread::JoinHandle,
 };
 
-use openvalidators_messages::inference::{InferenceError, LogProbability, ModelName, Row, RowFailed};
+use openvalidators_messages::inference::{InferenceError, LogProbability, Logits, ModelName, Row, RowFailed};
 use openvalidators_runtime::{SharedClock, panic_text};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    classification::ClassifyWork,
     embedding::EmbedWork,
+    generation::GenerateWork,
     metrics::Metrics,
     models::{self, Network},
     scoring::LogProbWork,
@@ -33,6 +36,8 @@ use crate::{
 pub(crate) enum Job {
     Embed(Asked<EmbedWork, Arc<[f32]>>),
     LogProb(Asked<LogProbWork, LogProbability>),
+    Classify(Asked<ClassifyWork, Logits>),
+    Generate(Asked<GenerateWork, Vec<u32>>),
 }
 
 /// What is asked of a model, and where the answer goes: one `T` for each row. Dropping the receiver cancels it.
@@ -123,6 +128,8 @@ impl Job {
         match self {
             Self::Embed(asked) => asked.is_abandoned(),
             Self::LogProb(asked) => asked.is_abandoned(),
+            Self::Classify(asked) => asked.is_abandoned(),
+            Self::Generate(asked) => asked.is_abandoned(),
         }
     }
 
@@ -130,6 +137,8 @@ impl Job {
         match self {
             Self::Embed(asked) => &asked.model,
             Self::LogProb(asked) => &asked.model,
+            Self::Classify(asked) => &asked.model,
+            Self::Generate(asked) => &asked.model,
         }
     }
 
@@ -137,6 +146,8 @@ impl Job {
         match self {
             Self::Embed(asked) => asked.refuse(error),
             Self::LogProb(asked) => asked.refuse(error),
+            Self::Classify(asked) => asked.refuse(error),
+            Self::Generate(asked) => asked.refuse(error),
         }
     }
 }
@@ -170,45 +181,54 @@ impl Device {
         }
     }
 
-    /// The job that has waited longest; with it, when it wants embeddings, all that want them of the same model.
+    /// The job that has waited longest; with it all that can be computed together with it.
     fn next_turn(&self, waiting: &mut VecDeque<Job>) -> Vec<Job> {
         let Some(first) = waiting.pop_front() else { return Vec::new() };
         let mut turn = vec![first];
-        if let Job::Embed(first) = &turn[0] {
-            let model = first.model.clone();
-            let (together, later) = std::mem::take(waiting)
-                .into_iter()
-                .partition::<VecDeque<Job>, _>(|job| matches!(job, Job::Embed(job) if job.model == model));
-            turn.extend(together);
-            *waiting = later;
-        }
+        let joins = |other: &Job| match (&turn[0], other) {
+            (Job::Embed(first), Job::Embed(other)) => first.model == other.model,
+            (Job::Classify(first), Job::Classify(other)) => {
+                first.model == other.model && matches!(self.networks.get(&first.model), Some(Network::Classifier(_)))
+            }
+            _ => false,
+        };
+        let (together, later) = std::mem::take(waiting).into_iter().partition::<VecDeque<Job>, _>(joins);
+        turn.extend(together);
+        *waiting = later;
         turn
     }
 
     fn serve(&self, turn: Vec<Job>, closing: &AtomicBool) {
         let Some(model) = turn.first().map(|job| job.model().clone()) else { return };
         let started = self.clock.now();
-        let mut embeds = Vec::new();
+        let (mut embeds, mut classifies) = (Vec::new(), Vec::new());
         for job in turn {
             if job.is_abandoned() {
                 self.count(&self.metrics.abandoned, &model, 1);
                 continue;
             }
             match (job, self.networks.get(&model)) {
-                (Job::Embed(job), Some(Network::Encoder(_))) => embeds.push(job),
-                (Job::LogProb(job), Some(Network::CausalLm(network))) => {
-                    self.log_probabilities(network, job, closing);
+                (Job::Embed(asked), Some(Network::Encoder(_))) => embeds.push(asked),
+                (Job::Classify(asked), Some(Network::Classifier(_))) => classifies.push(asked),
+                (Job::Classify(asked), Some(Network::CausalClassifier(network))) => {
+                    self.classify_causal(network, asked, closing);
                 }
+                (Job::LogProb(asked), Some(Network::CausalLm(network))) => {
+                    self.log_probabilities(network, asked, closing);
+                }
+                (Job::Generate(asked), Some(Network::CausalLm(network))) => self.generate(network, asked, closing),
                 (job, _) => job.refuse(InferenceError::Device {
                     model: model.clone(),
                     reason: "it is not on the device, or of another kind".into(),
                 }),
             }
         }
-        if let Some(Network::Encoder(network)) = self.networks.get(&model)
-            && !embeds.is_empty()
-        {
-            self.embed(network.as_ref(), &model, embeds, closing);
+        match self.networks.get(&model) {
+            Some(Network::Encoder(network)) if !embeds.is_empty() => self.embed(&**network, &model, embeds, closing),
+            Some(Network::Classifier(network)) if !classifies.is_empty() => {
+                self.classify(&**network, &model, classifies, closing);
+            }
+            _ => {}
         }
         let busy = self.clock.now().saturating_sub(started);
         self.metrics.busy_seconds.with_label_values(&[&*model.0]).inc_by(busy.as_secs_f64());
@@ -234,6 +254,14 @@ impl Device {
         self.count(&self.metrics.failures, model, 1);
         tracing::warn!(%model, tokens, reason, "a batch failed on the device");
         Err(RowFailed { reason: reason.into() })
+    }
+
+    /// Ends work on `asked` unfinished: nobody waits for it any more, or the engine closes.
+    pub(crate) fn leave<W, T>(&self, asked: Asked<W, T>) {
+        if asked.is_abandoned() {
+            self.count(&self.metrics.abandoned, &asked.model, 1);
+        }
+        asked.refuse(InferenceError::Closed);
     }
 
     /// Answers `asked`. A row that failed beside others that did not is the caller's to see; where all failed, it is the

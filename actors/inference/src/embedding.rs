@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use candle_core::{Device as CandleDevice, Result};
-use openvalidators_messages::inference::{InferenceError, ModelName, Pooling, Row};
+use openvalidators_messages::inference::{ModelName, Pooling, Row};
 
 use crate::{
     batching::{Distinct, compute_or_split, cut},
@@ -16,8 +16,8 @@ use crate::{
 
 /// Texts to embed.
 pub(crate) struct EmbedWork {
-    /// The ids of each.
-    pub(crate) rows: Vec<Arc<[u32]>>,
+    /// The ids of each: one row, or the rows of its windows.
+    pub(crate) texts: Vec<Vec<Arc<[u32]>>>,
     pub(crate) pooling: Pooling,
 }
 
@@ -33,7 +33,7 @@ impl Device {
         asked: Vec<Asked<EmbedWork, Arc<[f32]>>>,
         closing: &AtomicBool,
     ) {
-        let distinct = Distinct::of(asked.iter().flat_map(|asked| asked.work.rows.iter().cloned()));
+        let distinct = Distinct::of(asked.iter().flat_map(|asked| asked.work.texts.iter().flatten().cloned()));
         self.count(&self.metrics.deduplicated, model, distinct.repeated());
         let lengths: Vec<usize> = distinct.items.iter().map(|row| row.len()).collect();
         let mut found: Vec<Option<Row<Arc<[f32]>>>> = vec![None; lengths.len()];
@@ -50,15 +50,16 @@ impl Device {
                 &mut |row, mean| found[row] = Some(mean),
             );
         }
-        let mut places = distinct.places.as_slice();
+        let mut places = distinct.places.iter();
         for asked in asked {
-            let (own, rest) = places.split_at(asked.work.rows.len());
-            places = rest;
-            let row =
-                |&place: &usize| found[place].clone().map(|row| row.map(|mean| pooled(&mean, asked.work.pooling)));
-            match own.iter().map(row).collect() {
+            let mut text = |windows: &Vec<Arc<[u32]>>| -> Option<Row<Arc<[f32]>>> {
+                let means: Vec<_> = places.by_ref().take(windows.len()).map(|&place| found[place].clone()).collect();
+                let means: Option<Row<Vec<_>>> = means.into_iter().collect();
+                means.map(|means| means.map(|means| pooled(&means, asked.work.pooling)))
+            };
+            match asked.work.texts.iter().map(&mut text).collect::<Vec<_>>().into_iter().collect() {
                 Some(rows) => self.answer(asked, rows),
-                None => asked.refuse(InferenceError::Closed),
+                None => self.leave(asked),
             }
         }
     }
@@ -86,15 +87,26 @@ fn means(encoder: &dyn Encoder, rows: &Packed) -> Result<Vec<Arc<[f32]>>> {
     Ok(means)
 }
 
-/// The row that a caller asked for, from the mean of its token states.
-fn pooled(mean: &Arc<[f32]>, pooling: Pooling) -> Arc<[f32]> {
+/// The row that a caller asked for, from the means of the token states of its windows.
+fn pooled(windows: &[Arc<[f32]>], pooling: Pooling) -> Arc<[f32]> {
+    let Some(first) = windows.first() else { return Arc::default() };
     match pooling {
-        Pooling::Mean => mean.clone(),
-        Pooling::MeanNormalised => {
-            let length = mean.iter().map(|value| value * value).sum::<f32>().sqrt().max(LEAST_LENGTH);
-            mean.iter().map(|value| value / length).collect()
+        Pooling::Mean => first.clone(),
+        Pooling::MeanNormalised => normalised(first),
+        Pooling::MeanOfWindows => {
+            let mut sum = vec![0.0_f32; first.len()];
+            for window in windows {
+                sum.iter_mut().zip(&*normalised(window)).for_each(|(sum, value)| *sum += value);
+            }
+            sum.iter().map(|sum| sum / windows.len() as f32).collect()
         }
     }
+}
+
+/// The row scaled to length 1.
+fn normalised(row: &[f32]) -> Arc<[f32]> {
+    let length = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(LEAST_LENGTH);
+    row.iter().map(|value| value / length).collect()
 }
 
 #[cfg(test)]
@@ -122,8 +134,12 @@ mod tests {
         let rows = Packed::new([[1_u32, 3].as_slice(), &[], &[5]]);
         let means = means(&Doubling, &rows).unwrap();
         assert_eq!(means.iter().map(|mean| mean.to_vec()).collect::<Vec<_>>(), [[2.0, 4.0], [0.0, 0.0], [5.0, 10.0]]);
-        let scaled = pooled(&means[0], Pooling::MeanNormalised);
+        let scaled = pooled(&means[..1], Pooling::MeanNormalised);
         assert!((scaled[0] - 1.0 / 5.0_f32.sqrt()).abs() < 1e-6);
-        assert_eq!(pooled(&means[1], Pooling::MeanNormalised).to_vec(), [0.0, 0.0]);
+        assert_eq!(pooled(&means[1..2], Pooling::MeanNormalised).to_vec(), [0.0, 0.0]);
+        // Windows that agree make a row of length 1; an empty one, of length 0, makes it shorter.
+        let agreeing = pooled(&[means[0].clone(), means[2].clone()], Pooling::MeanOfWindows);
+        assert!((agreeing[0] - scaled[0]).abs() < 1e-6 && (agreeing[1] - scaled[1]).abs() < 1e-6);
+        assert!((pooled(&means[..2], Pooling::MeanOfWindows)[0] - scaled[0] / 2.0).abs() < 1e-6);
     }
 }

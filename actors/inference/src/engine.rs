@@ -1,18 +1,28 @@
 //! Who answers requests: this machine's device, or, with the same trait, a server elsewhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use candle_core::Device as CandleDevice;
-use openvalidators_messages::inference::{Embed, InferenceError, LoadedModel, LogProb, LogProbability, ModelName, Row};
+use openvalidators_messages::inference::{
+    Classify, Composed, Embed, Generate, Generated, InferenceError, Input, LoadedModel, LogProb, LogProbability,
+    Logits, ModelName, Overflow, Part, Pooling, Row, RowFailed,
+};
 use openvalidators_runtime::SharedClock;
 use tokio::sync::oneshot;
 
 use crate::{
     catalogue::{self, LoadError, ModelSource},
+    classification::ClassifyWork,
     config::Config,
     device::{Asked, Device, DeviceThread, Job},
     embedding::EmbedWork,
+    generation::GenerateWork,
     metrics::Metrics,
     models::Network,
     scoring::{LogProbWork, ScoredRow},
@@ -20,23 +30,51 @@ use crate::{
 };
 
 /// Answers the requests of [`openvalidators_messages::inference`]. Dropping the future of a request cancels it.
+///
+/// Every request fails with [`InferenceError::WrongModel`] when the model is not there or of another kind, with
+/// [`InferenceError::Device`] when all of its rows fail, and with [`InferenceError::Closed`] when the engine closes.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// One row for each text.
+    /// One row for each text; for encoders.
     ///
     /// # Errors
-    /// [`InferenceError::WrongModel`] when the model is not there or no encoder; else what the device said.
+    /// As every request.
     async fn embed(&self, request: Embed) -> Result<Vec<Row<Arc<[f32]>>>, InferenceError>;
 
-    /// One log-probability for each completion.
+    /// One log-probability for each completion; for causal models.
     ///
     /// # Errors
-    /// [`InferenceError::WrongModel`] when the model is not there or not causal, [`InferenceError::PromptTooLong`] when
-    /// no completion fits behind the prompt; else what the device said.
+    /// As every request; and [`InferenceError::PromptTooLong`] when no completion fits behind the prompt.
     async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError>;
+
+    /// The logits of each input; for classifiers.
+    ///
+    /// # Errors
+    /// As every request.
+    async fn classify(&self, request: Classify) -> Result<Vec<Row<Logits>>, InferenceError>;
+
+    /// How the model goes on after each prompt; for causal models.
+    ///
+    /// # Errors
+    /// As every request.
+    async fn generate(&self, request: Generate) -> Result<Vec<Row<Generated>>, InferenceError>;
 
     /// The models it answers for.
     async fn models(&self) -> Vec<LoadedModel>;
+
+    /// What a model can be asked; none when it does not answer for it.
+    async fn kind(&self, model: &ModelName) -> Option<Kind>;
+}
+
+/// What a model can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `Embed`.
+    Encoder,
+    /// `LogProb` and `Generate`.
+    CausalLm,
+    /// `Classify`.
+    Classifier,
 }
 
 /// The device of this machine. Texts are tokenised on tokio's blocking threads while the device works.
@@ -66,15 +104,9 @@ struct Served {
     name: ModelName,
     kind: Kind,
     tokenizer: TextTokenizer,
+    /// A text it writes ends with any of these tokens.
+    ends: Vec<u32>,
     digests: Vec<(String, String)>,
-}
-
-/// What a model can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Encoder,
-    CausalLm,
-    Classifier,
 }
 
 // === impl LocalEngine ===
@@ -93,12 +125,8 @@ impl LocalEngine {
         let (mut models, mut networks) = (BTreeMap::new(), BTreeMap::new());
         for source in sources {
             let started = clock.now();
-            let loaded = catalogue::load(source, config.max_sequence_tokens, &CandleDevice::Cpu)?;
-            let kind = match &loaded.network {
-                Network::Encoder(_) => Kind::Encoder,
-                Network::CausalLm(_) => Kind::CausalLm,
-                Network::Classifier(_) | Network::CausalClassifier(_) => Kind::Classifier,
-            };
+            let loaded = catalogue::load(source, config, &CandleDevice::Cpu)?;
+            let kind = Kind::of(&loaded.network);
             tracing::info!(
                 model = %source.name,
                 max_tokens = loaded.tokenizer.max_tokens(),
@@ -106,11 +134,12 @@ impl LocalEngine {
                 "loaded"
             );
             let name = source.name.clone();
-            let served = Served { name: name.clone(), kind, tokenizer: loaded.tokenizer, digests: loaded.digests };
+            let catalogue::Loaded { network, tokenizer, ends, digests } = loaded;
+            let served = Served { name: name.clone(), kind, tokenizer, ends, digests };
             if models.insert(name.clone(), Arc::new(served)).is_some() {
                 return Err(StartError::TwoOfOneName(name));
             }
-            networks.insert(name, loaded.network);
+            networks.insert(name, network);
         }
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(config.threads)
@@ -138,7 +167,7 @@ impl LocalEngine {
     fn served(&self, name: &ModelName, kind: Kind, asked: &'static str) -> Result<Arc<Served>, InferenceError> {
         let reason = match self.models.get(name) {
             Some(model) if model.kind == kind => return Ok(model.clone()),
-            Some(model) => format!("it is {}", model.kind.words()),
+            Some(model) => format!("it is {}", model.kind),
             None => {
                 let loaded: Vec<String> = self.models.keys().map(|name| format!("`{name}`")).collect();
                 format!(
@@ -150,17 +179,36 @@ impl LocalEngine {
         Err(InferenceError::WrongModel { model: name.clone(), asked, reason })
     }
 
-    /// Hands `work` to the device and waits for its answer.
-    async fn ask<W, T>(
+    /// Asks the device for the rows that could be tokenised, and puts its answers between those that could not.
+    async fn ask<R, W, T>(
         &self,
         model: ModelName,
-        work: W,
+        rows: Vec<Row<R>>,
+        work: impl FnOnce(Vec<R>) -> W,
         job: impl FnOnce(Asked<W, T>) -> Job,
     ) -> Result<Vec<Row<T>>, InferenceError> {
-        let (reply, answer) = oneshot::channel();
-        self.device.submit(job(Asked { model, work, reply })).await;
-        // A job that is dropped unanswered found the thread closed.
-        answer.await.unwrap_or(Err(InferenceError::Closed))
+        let (mut good, mut answers) = (Vec::new(), Vec::with_capacity(rows.len()));
+        for row in rows {
+            match row {
+                Ok(row) => {
+                    good.push(row);
+                    answers.push(None);
+                }
+                Err(failed) => answers.push(Some(Err(failed))),
+            }
+        }
+        let mut computed = Vec::new();
+        if !good.is_empty() {
+            let (reply, answer) = oneshot::channel();
+            self.device.submit(job(Asked { model, work: work(good), reply })).await;
+            // A job that is dropped unanswered found the thread closed.
+            computed = answer.await.unwrap_or(Err(InferenceError::Closed))?;
+        } else if let Some(Some(Err(failed))) = answers.first() {
+            let RowFailed { reason } = failed;
+            return Err(InferenceError::Device { model, reason: reason.to_string() });
+        }
+        let mut computed = computed.into_iter();
+        Ok(answers.into_iter().filter_map(|failed| failed.or_else(|| computed.next())).collect())
     }
 }
 
@@ -169,12 +217,10 @@ impl Engine for LocalEngine {
     async fn embed(&self, request: Embed) -> Result<Vec<Row<Arc<[f32]>>>, InferenceError> {
         let Embed { model, texts, pooling } = request;
         let served = self.served(&model, Kind::Encoder, "embeddings")?;
-        if texts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows =
-            served.tokenise(move |served| texts.iter().map(|text| Ok(served.encode(text)?.into())).collect()).await?;
-        self.ask(model, EmbedWork { rows, pooling }, Job::Embed).await
+        let rows = served
+            .tokenise(move |served| Ok(texts.iter().map(|text| served.embedded_rows(text, pooling)).collect()))
+            .await?;
+        self.ask(model, rows, |texts| EmbedWork { texts, pooling }, Job::Embed).await
     }
 
     async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError> {
@@ -188,7 +234,35 @@ impl Engine for LocalEngine {
             return Ok(Vec::new());
         }
         let rows = served.tokenise(move |served| served.scored_rows(&prompt, &completions)).await?;
-        self.ask(model, LogProbWork { rows, penalty }, Job::LogProb).await
+        self.ask(model, rows, |rows| LogProbWork { rows, penalty }, Job::LogProb).await
+    }
+
+    async fn classify(&self, request: Classify) -> Result<Vec<Row<Logits>>, InferenceError> {
+        let Classify { model, inputs, overflow } = request;
+        let served = self.served(&model, Kind::Classifier, "classification")?;
+        let windows = move |served: &Served, input: &Input| served.row(|tokenizer| tokenizer.windows(input, overflow));
+        let rows =
+            served.tokenise(move |served| Ok(inputs.iter().map(|input| windows(served, input)).collect())).await?;
+        self.ask(model, rows, |inputs| ClassifyWork { inputs }, Job::Classify).await
+    }
+
+    async fn generate(&self, request: Generate) -> Result<Vec<Row<Generated>>, InferenceError> {
+        let Generate { model, prompts, max_new_tokens } = request;
+        let served = self.served(&model, Kind::CausalLm, "generation")?;
+        let rows: Vec<Row<Vec<u32>>> = served
+            .tokenise(move |served| {
+                Ok(prompts.iter().map(|prompt| served.continued_row(prompt, max_new_tokens)).collect())
+            })
+            .await?;
+        let asked = rows.clone();
+        let work = |prompts| GenerateWork { prompts, max_new_tokens, ends: served.ends.clone() };
+        let new = self.ask(model, rows, work, Job::Generate).await?;
+        served
+            .tokenise(move |served| {
+                let told = |(prompt, new): (Row<Vec<u32>>, Row<Vec<u32>>)| served.generated(prompt?, new?);
+                Ok(asked.into_iter().zip(new).map(told).collect())
+            })
+            .await
     }
 
     async fn models(&self) -> Vec<LoadedModel> {
@@ -196,6 +270,10 @@ impl Engine for LocalEngine {
             .values()
             .map(|served| LoadedModel { model: served.name.clone(), digests: served.digests.clone() })
             .collect()
+    }
+
+    async fn kind(&self, model: &ModelName) -> Option<Kind> {
+        self.models.get(model).map(|served| served.kind)
     }
 }
 
@@ -208,43 +286,92 @@ impl Served {
         work: impl FnOnce(&Self) -> Result<T, InferenceError> + Send + 'static,
     ) -> Result<T, InferenceError> {
         let served = self.clone();
-        let failed = |reason: String| InferenceError::Device { model: self.name.clone(), reason };
-        tokio::task::spawn_blocking(move || work(&served))
-            .await
-            .unwrap_or_else(|error| Err(failed(format!("its tokenizer failed: {error}"))))
+        tokio::task::spawn_blocking(move || work(&served)).await.unwrap_or_else(|error| {
+            let reason = format!("its tokenizer failed: {error}");
+            Err(InferenceError::Device { model: self.name.clone(), reason })
+        })
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u32>, InferenceError> {
-        self.tokenizer.encode(text).map_err(|reason| InferenceError::Device {
-            model: self.name.clone(),
-            reason: format!("its tokenizer failed: {reason}"),
+    /// What the tokenizer says of one row: a text that is too much for it costs no other row its answer.
+    fn row<T>(&self, work: impl FnOnce(&TextTokenizer) -> Result<T, String>) -> Row<T> {
+        let said = catch_unwind(AssertUnwindSafe(|| work(&self.tokenizer)));
+        let said = said.unwrap_or_else(|_| Err("it panicked".into()));
+        said.map_err(|reason| RowFailed { reason: format!("its tokenizer failed: {reason}").into() })
+    }
+
+    /// The rows of ids that make the embedding of `text`.
+    fn embedded_rows(&self, text: &Arc<str>, pooling: Pooling) -> Row<Vec<Arc<[u32]>>> {
+        let text = Composed::from(text.clone());
+        self.row(|tokenizer| match pooling {
+            Pooling::Mean | Pooling::MeanNormalised => {
+                Ok(vec![tokenizer.encode(&text, tokenizer.max_tokens())?.into()])
+            }
+            Pooling::MeanOfWindows => {
+                let windows = tokenizer.windows(&Input::Text(text), Overflow::Windows)?;
+                Ok(windows.into_iter().map(|window| window.ids.into()).collect())
+            }
         })
     }
 
     /// One row for each completion. A prompt that alone fills the model is an error: an empty row would blame the
     /// completion for it.
-    fn scored_rows(&self, prompt: &str, completions: &[Arc<str>]) -> Result<Vec<ScoredRow>, InferenceError> {
-        let prompt_tokens = self.encode(prompt)?.len();
+    fn scored_rows(&self, prompt: &Arc<str>, completions: &[Arc<str>]) -> Result<Vec<Row<ScoredRow>>, InferenceError> {
         let limit = self.tokenizer.max_tokens();
+        let alone = Composed::from(prompt.clone());
+        let prompt_tokens = self
+            .row(|tokenizer| Ok(tokenizer.encode(&alone, limit)?.len()))
+            .map_err(|failed| InferenceError::Device { model: self.name.clone(), reason: failed.reason.to_string() })?;
         if prompt_tokens >= limit {
             return Err(InferenceError::PromptTooLong { model: self.name.clone(), tokens: prompt_tokens, limit });
         }
         let row = |completion: &Arc<str>| {
-            Ok(ScoredRow { ids: self.encode(&format!("{prompt}{completion}"))?, prompt_tokens })
+            let text = Composed(vec![Part::Theirs(prompt.clone()), Part::Theirs(completion.clone())]);
+            self.row(|tokenizer| Ok(ScoredRow { ids: tokenizer.encode(&text, limit)?, prompt_tokens }))
         };
-        completions.iter().map(row).collect()
+        Ok(completions.iter().map(row).collect())
+    }
+
+    /// The ids of a prompt behind which `new` tokens have room.
+    fn continued_row(&self, prompt: &Composed, new: usize) -> Row<Vec<u32>> {
+        let limit = self.tokenizer.ceiling_tokens();
+        self.row(|tokenizer| {
+            let ids = tokenizer.encode(prompt, limit)?;
+            if ids.is_empty() {
+                return Err("it has no token to continue".into());
+            }
+            if ids.len().saturating_add(new) > limit {
+                return Err(format!("{} or more tokens leave no room for {new} in a model of {limit}", ids.len()));
+            }
+            Ok(ids)
+        })
+    }
+
+    fn generated(&self, mut prompt: Vec<u32>, new: Vec<u32>) -> Row<Generated> {
+        prompt.extend(&new);
+        let whole = self.row(|tokenizer| tokenizer.decode(&prompt))?;
+        Ok(Generated { ids: new, whole: whole.into() })
     }
 }
 
 // === impl Kind ===
 
 impl Kind {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Encoder => "an encoder: it embeds texts",
-            Self::CausalLm => "a causal model: it scores completions",
-            Self::Classifier => "a classifier: it judges texts",
+    fn of(network: &Network) -> Self {
+        match network {
+            Network::Encoder(_) => Self::Encoder,
+            Network::CausalLm(_) => Self::CausalLm,
+            Network::Classifier(_) | Network::CausalClassifier(_) => Self::Classifier,
         }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encoder => "an encoder: it embeds texts",
+            Self::CausalLm => "a causal model: it scores completions and continues texts",
+            Self::Classifier => "a classifier: it judges texts",
+        })
     }
 }
 

@@ -1,230 +1,270 @@
-//! Text to token ids. A text never becomes a special token, whatever it spells: miners write what is tokenised here, and
-//! a `</s>` of theirs must not end anything.
+//! Text to token ids, and back.
+//!
+//! A text is tokenised whole, since merges cross the boundaries of its parts, and the ids are those the reference has
+//! wherever a miner spells no special token. Where one does, the reference reads it as one: a `</s>` of a miner ends
+//! what it likes. Here special tokens are read in our own parts of a text and nowhere else.
 
-use std::{fs, path::Path};
+mod load;
 
-use candle_core::quantized::gguf_file::{Content, Value};
-use serde::Deserialize;
+pub(crate) use load::Rules;
+
+use std::ops::Range;
+
+use openvalidators_messages::inference::{Composed, Input, Overflow, Part};
 use tokenizers::{
-    DecoderWrapper, PreTokenizerWrapper, Tokenizer, TruncationParams,
-    models::bpe::BPE,
-    pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence},
+    AddedVocabulary, Encoding, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PostProcessor,
+    PreTokenizedString, PreTokenizer, Token, Tokenizer, TruncationDirection, TruncationParams, normalizer,
+    utils::truncation::truncate_encodings,
 };
 
-use crate::catalogue::LoadError;
+/// A text of more bytes than this for each token that is kept is cut before it is tokenised. Tokens of prose have four,
+/// the longest of common vocabularies (runs of spaces or dashes) 64 to 128.
+const MOST_BYTES_A_TOKEN: usize = 128;
+
+/// An input of more windows than this is refused: what nobody looks at could say anything.
+const MOST_WINDOWS: usize = 64;
 
 /// A model's tokenizer. Shared by threads: encoding does not change it.
 #[derive(Debug)]
 pub(crate) struct TextTokenizer {
+    /// As the model's authors made it: reads special tokens wherever they are spelled.
     inner: Tokenizer,
+    /// The tokens that `inner` finds in a text before anything else, taking special ones for letters.
+    letters: AddedVocabulary,
+    /// Reads special tokens in the texts of others too, as the reference does.
+    interpret: bool,
     max_tokens: usize,
+    ceiling_tokens: usize,
 }
 
-/// The part of `tokenizer_config.json` that says where a text is cut. A model without a limit says 1e30.
-#[derive(Deserialize)]
-struct TokenizerConfig {
-    model_max_length: Option<f64>,
-}
-
-/// The part of `sentence_bert_config.json` that says where a text is cut.
-#[derive(Deserialize)]
-struct SentenceBertConfig {
-    max_seq_length: Option<f64>,
+/// A text, or a pair of texts, in tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Tokens {
+    pub(crate) ids: Vec<u32>,
+    /// One for each id: 1 in the second text of a pair, for models that tell them apart. Empty where all are 0.
+    pub(crate) types: Vec<u32>,
 }
 
 // === impl TextTokenizer ===
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json` of a model's folder. Texts are cut where `tokenizer_config.json` says, which is where the
-    /// reference cuts them; else where `sentence_bert_config.json` says; and never beyond `network_max_tokens`.
-    pub(crate) fn from_folder(folder: &Path, network_max_tokens: usize) -> Result<Self, LoadError> {
-        let path = folder.join("tokenizer.json");
-        let inner = Tokenizer::from_file(&path)
-            .map_err(|error| LoadError::Unusable { path: path.clone(), reason: error.to_string() })?;
-        let stated = optional_json::<TokenizerConfig>(&folder.join("tokenizer_config.json"))?
-            .and_then(|config| config.model_max_length)
-            .or(optional_json::<SentenceBertConfig>(&folder.join("sentence_bert_config.json"))?
-                .and_then(|config| config.max_seq_length));
-        // `as` saturates: the 1e30 of a model without a limit becomes the network's own.
-        let max_tokens = stated.map_or(network_max_tokens, |stated| (stated as usize).min(network_max_tokens));
-        Self::neutral(inner, max_tokens).map_err(|reason| LoadError::Unusable { path, reason })
+    /// The ids of `text` with the tokens the model puts around a text, cut on the right at `limit`.
+    pub(crate) fn encode(&self, text: &Composed, limit: usize) -> Result<Vec<u32>, String> {
+        let windows = self.encode_all(text, None, limit, limit)?;
+        Ok(windows.into_iter().next().unwrap_or_default().ids)
     }
 
-    /// Builds the byte-level BPE that lies in a GGUF file: `tokenizer.ggml.model` is `gpt2`, `tokenizer.ggml.pre` is
-    /// `smollm` (digits one by one, then GPT-2's pattern).
-    pub(crate) fn from_gguf(content: &Content, max_tokens: usize) -> Result<Self, String> {
-        let find = |key: &str| content.metadata.get(key).ok_or_else(|| format!("the file's metadata has no `{key}`"));
-        let text = |key: &str| find(key)?.to_string().map_err(|error| format!("`{key}`: {error}"));
-        let strings = |key: &str| {
-            find(key)?
-                .to_vec()
-                .and_then(|values| values.iter().map(Value::to_string).collect::<Result<Vec<_>, _>>())
-                .map_err(|error| format!("`{key}`: {error}"))
+    /// An input in tokens: one window, unless `overflow` says that it runs on in further ones. None is empty. Where a pair
+    /// is too long, the longer text is cut first.
+    pub(crate) fn windows(&self, input: &Input, overflow: Overflow) -> Result<Vec<Tokens>, String> {
+        let (first, second) = match input {
+            Input::Text(text) => (text, None),
+            // transformers takes an empty second text for none, and puts no separator behind it.
+            Input::Pair(first, second) => (first, (!second.is_empty()).then_some(second)),
         };
-        for (key, known) in [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "smollm")] {
-            let found = text(key)?;
-            if found != known {
-                return Err(format!("`{key}` is `{found}`; only `{known}` is supported"));
+        let (cut, whole) = (self.max_tokens, self.ceiling_tokens);
+        let too_many = || format!("it runs on for more than {MOST_WINDOWS} windows of {cut} tokens");
+        let mut windows = match overflow {
+            Overflow::Cut => self.encode_all(first, second, cut, cut)?,
+            Overflow::Whole => self.encode_all(first, second, whole, whole)?,
+            Overflow::Windows => self.encode_all(first, second, cut.saturating_mul(MOST_WINDOWS + 1), cut)?,
+            Overflow::BareWindows => {
+                let most = cut.saturating_mul(MOST_WINDOWS + 1);
+                let whole = self.encode_all(first, second, most, most)?;
+                whole.iter().flat_map(|tokens| tokens.chunks(cut)).collect()
             }
+        };
+        if windows.len() > MOST_WINDOWS {
+            return Err(too_many());
         }
-        let vocabulary: tokenizers::models::bpe::Vocab =
-            (0_u32..).zip(strings("tokenizer.ggml.tokens")?).map(|(id, token)| (token.clone(), id)).collect();
-        let merges = strings("tokenizer.ggml.merges")?
-            .into_iter()
-            .map(|merge| match merge.split_once(' ') {
-                Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
-                None => Err(format!("`tokenizer.ggml.merges` holds `{merge}`, which is not a pair")),
-            })
-            .collect::<Result<_, _>>()?;
-        let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).build().map_err(|error| error.to_string())?;
-        let byte_level = ByteLevel::new(false, true, true);
-        let mut inner = Tokenizer::new(bpe);
-        inner.with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
-            PreTokenizerWrapper::Digits(Digits::new(true)),
-            PreTokenizerWrapper::ByteLevel(byte_level),
-        ]))));
-        inner.with_decoder(Some(DecoderWrapper::ByteLevel(byte_level)));
-        Self::neutral(inner, max_tokens)
+        windows.retain(|tokens| !tokens.ids.is_empty());
+        if windows.is_empty() {
+            return Err("it has no token to judge it by".into());
+        }
+        Ok(windows)
     }
 
-    fn neutral(mut inner: Tokenizer, max_tokens: usize) -> Result<Self, String> {
-        inner.set_encode_special_tokens(true);
-        inner.with_padding(None);
-        inner
-            .with_truncation(Some(TruncationParams { max_length: max_tokens, ..TruncationParams::default() }))
-            .map_err(|error| error.to_string())?;
-        Ok(Self { inner, max_tokens })
-    }
-
-    /// The ids of `text` with the tokens the model puts around a text, cut on the right at [`Self::max_tokens`].
-    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        let encoding = self.inner.encode_fast(text, true).map_err(|error| error.to_string())?;
-        Ok(encoding.get_ids().to_vec())
-    }
-
-    /// The greatest number of ids [`Self::encode`] returns.
+    /// Where the model's authors cut texts; never beyond [`Self::ceiling_tokens`].
     pub(crate) fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    /// The text that `ids` stand for.
-    #[cfg(test)]
-    pub(crate) fn decode(&self, ids: &[u32]) -> String {
-        self.inner.decode(ids, false).unwrap()
+    /// Where the network ends, or the operator ends it.
+    pub(crate) fn ceiling_tokens(&self) -> usize {
+        self.ceiling_tokens
+    }
+
+    /// The text that `ids` stand for; special tokens stand for nothing.
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, String> {
+        self.inner.decode(ids, true).map_err(|error| error.to_string())
+    }
+
+    /// The first `most` tokens of a text or a pair, in windows of at most `window` tokens, special ones included.
+    fn encode_all(
+        &self,
+        first: &Composed,
+        second: Option<&Composed>,
+        most: usize,
+        window: usize,
+    ) -> Result<Vec<Tokens>, String> {
+        let said = |error: tokenizers::Error| error.to_string();
+        let around = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(second.is_some()));
+        let encoding = self.sequence(first, 0, most).map_err(said)?;
+        let pair = second.map(|second| self.sequence(second, 1, most)).transpose().map_err(said)?;
+        let params = TruncationParams { max_length: window.saturating_sub(around), ..TruncationParams::default() };
+        let (mut encoding, mut pair) = truncate_encodings(encoding, pair, &params).map_err(said)?;
+        if window == most {
+            // What was cut off would be processed and thrown away.
+            encoding.take_overflowing();
+            pair.as_mut().map(Encoding::take_overflowing);
+        }
+        let encoding = self.inner.post_process(encoding, pair, true).map_err(said)?;
+        Ok(std::iter::once(&encoding).chain(encoding.get_overflowing()).map(Tokens::from).collect())
+    }
+
+    /// The tokens of one text, of which at most the first `limit` matter.
+    fn sequence(&self, text: &Composed, kind: u32, limit: usize) -> tokenizers::Result<Encoding> {
+        let mut pieces = self.pieces(text, limit.saturating_mul(MOST_BYTES_A_TOKEN))?;
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize_with_limit(|text| self.tokens(text.get()), limit, TruncationDirection::Right)?;
+        pieces.into_encoding(None, kind, OffsetType::None)
+    }
+
+    /// The tokens of text that holds no special one of ours. The vocabulary of a Unigram model has its special tokens among
+    /// the others, and would find them in letters: they are taken apart until it does not.
+    fn tokens(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
+        let tokens = self.inner.get_model().tokenize(text)?;
+        let special = self.letters.get_added_tokens_decoder();
+        // An unknown letter has the id of a special token too, but is not spelled like it.
+        let spelled = |token: &Token| {
+            let surface = text.get(token.offsets.0..token.offsets.1).unwrap_or_default();
+            special.get(&token.id).is_some_and(|known| known.special && known.content == surface)
+        };
+        if self.interpret || !tokens.iter().any(spelled) {
+            return Ok(tokens);
+        }
+        let mut letters = Vec::with_capacity(tokens.len() + 1);
+        for token in tokens {
+            let surface = &text[token.offsets.0..token.offsets.1];
+            let rest = surface.char_indices().nth(1).map_or(surface.len(), |(at, _)| at);
+            if !spelled(&token) || rest == surface.len() {
+                letters.push(token);
+                continue;
+            }
+            letters.extend(self.tokens(&surface[..rest])?);
+            letters.extend(self.tokens(&surface[rest..])?);
+        }
+        Ok(letters)
+    }
+
+    /// The text, normalised and cut into tokens that are found by their spelling and what is between them.
+    fn pieces(&self, text: &Composed, most_bytes: usize) -> tokenizers::Result<PreTokenizedString> {
+        let mut whole = String::new();
+        let mut ours = Vec::new();
+        for part in &text.0 {
+            let (spelled, is_ours) = match part {
+                Part::Ours(spelled) => (spelled, true),
+                Part::Theirs(spelled) => (spelled, self.interpret),
+            };
+            let start = whole.len();
+            let room = spelled.floor_char_boundary(most_bytes.saturating_sub(start));
+            whole.push_str(&spelled[..room]);
+            // Of two parts of ours that meet, a token may have a piece of each.
+            match ours.last_mut() {
+                Some(Range { end, .. }) if is_ours && *end == start => *end = whole.len(),
+                _ if is_ours => ours.push(start..whole.len()),
+                _ => {}
+            }
+        }
+        let normalizer = self.inner.get_normalizer();
+        if ours.contains(&(0..whole.len())) {
+            return Ok(self.inner.get_added_vocabulary().extract_and_normalize(normalizer, &whole));
+        }
+        let special: Vec<_> = ours.into_iter().flat_map(|part| self.special_in(&whole, part)).collect();
+        if special.is_empty() {
+            return Ok(self.letters.extract_and_normalize(normalizer, &whole));
+        }
+        let mut pieces = PreTokenizedString::from(whole);
+        pieces.split(|_, text| sliced(&text, &special, normalizer::Range::Original))?;
+        pieces.split(|_, mut text| {
+            if let Some(normalizer) = normalizer {
+                normalizer.normalize(&mut text)?;
+            }
+            let plain = found(&self.letters, text.get());
+            sliced(&text, &plain, normalizer::Range::Normalized)
+        })?;
+        Ok(pieces)
+    }
+
+    /// The special tokens spelled in `part` of `whole`.
+    fn special_in(&self, whole: &str, part: Range<usize>) -> Vec<(Range<usize>, u32)> {
+        let vocabulary = self.inner.get_added_vocabulary();
+        let is_special = |id: &u32| {
+            let token = vocabulary.get_added_tokens_decoder().get(id);
+            token.is_some_and(|token| self.letters.is_special_token(&token.content))
+        };
+        let shifted = |(range, id): (Range<usize>, u32)| (range.start + part.start..range.end + part.start, id);
+        found(vocabulary, &whole[part.clone()]).into_iter().filter(|(_, id)| is_special(id)).map(shifted).collect()
     }
 }
 
-/// A small JSON file that a model's folder may lack.
-fn optional_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, LoadError> {
-    let unusable = |reason: String| LoadError::Unusable { path: path.to_owned(), reason };
-    match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| unusable(error.to_string())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unusable(error.to_string())),
+// === impl Tokens ===
+
+impl Tokens {
+    /// Parts of `window` tokens, the last of fewer.
+    fn chunks(&self, window: usize) -> impl Iterator<Item = Self> {
+        let part = move |at: usize, of: &[u32]| of.chunks(window).nth(at).unwrap_or_default().to_vec();
+        (0..self.ids.len().div_ceil(window))
+            .map(move |at| Self { ids: part(at, &self.ids), types: part(at, &self.types) })
     }
+}
+
+impl From<&Encoding> for Tokens {
+    fn from(encoding: &Encoding) -> Self {
+        let types = encoding.get_type_ids();
+        let differ = types.iter().any(|&kind| kind != 0);
+        Self { ids: encoding.get_ids().to_vec(), types: if differ { types.to_vec() } else { Vec::new() } }
+    }
+}
+
+/// The tokens of `vocabulary` that are spelled in `text`, and where.
+fn found(vocabulary: &AddedVocabulary, text: &str) -> Vec<(Range<usize>, u32)> {
+    let pieces = vocabulary.extract_and_normalize::<tokenizers::NormalizerWrapper>(None, text);
+    pieces
+        .get_splits(OffsetReferential::Original, OffsetType::Byte)
+        .into_iter()
+        .filter_map(|(_, (start, end), tokens)| Some((start..end, tokens.as_ref()?.first()?.id)))
+        .collect()
+}
+
+/// `text` cut at `tokens`, which are in order.
+fn sliced(
+    text: &NormalizedString,
+    tokens: &[(Range<usize>, u32)],
+    range: impl Fn(Range<usize>) -> normalizer::Range<Range<usize>>,
+) -> tokenizers::Result<Vec<(NormalizedString, Option<Vec<Token>>)>> {
+    let slice = |at: Range<usize>| text.slice(range(at)).ok_or("a special token is not where it was found");
+    let whole = match range(0..0) {
+        normalizer::Range::Original(_) => text.len_original(),
+        normalizer::Range::Normalized(_) => text.len(),
+    };
+    let (mut slices, mut start) = (Vec::new(), 0);
+    for (at, id) in tokens {
+        if start < at.start {
+            slices.push((slice(start..at.start)?, None));
+        }
+        let spelled = slice(at.clone())?;
+        let token = Token::new(*id, spelled.get().to_owned(), (0, spelled.len()));
+        slices.push((spelled, Some(vec![token])));
+        start = at.end;
+    }
+    if start < whole {
+        slices.push((slice(start..whole)?, None));
+    }
+    Ok(slices)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs::File, path::PathBuf, sync::OnceLock};
-
-    use proptest::prelude::*;
-    use serde_json::Value as Json;
-
-    use super::*;
-    use crate::models::llama_gguf::tests::write_tiny;
-
-    fn fixtures() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/inference")
-    }
-
-    fn from_tiny_gguf() -> TextTokenizer {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tiny.gguf");
-        write_tiny(&path);
-        let content = Content::read(&mut File::open(&path).unwrap()).unwrap();
-        TextTokenizer::from_gguf(&content, 160).unwrap()
-    }
-
-    #[test]
-    fn ids_equal_the_references_save_where_a_miner_writes_special_tokens() {
-        let tokenizer = TextTokenizer::from_folder(&fixtures().join("bert"), 128).unwrap();
-        let golden: Vec<Json> =
-            serde_json::from_slice(&std::fs::read(fixtures().join("bert_golden.json")).unwrap()).unwrap();
-        let (mut equal, mut injected) = (0, 0);
-        for case in &golden {
-            let text = case["text"].as_str().unwrap();
-            let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
-            let ours = tokenizer.encode(text).unwrap();
-            if text.contains("[SEP]") {
-                let separators = |ids: &[u32]| ids.iter().filter(|&&id| id == 3).count();
-                assert_eq!((separators(&expected), separators(&ours)), (2, 1), "{text}");
-                injected += 1;
-            } else {
-                assert_eq!(ours, expected, "{text}");
-                equal += 1;
-            }
-        }
-        assert_eq!((equal, injected), (19, 1));
-    }
-
-    #[test]
-    fn the_folder_says_where_a_text_is_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(fixtures().join("bert/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
-        let max = |network| TextTokenizer::from_folder(folder.path(), network).unwrap().max_tokens();
-        assert_eq!(max(77), 77);
-        std::fs::write(folder.path().join("sentence_bert_config.json"), r#"{"max_seq_length": 20}"#).unwrap();
-        assert_eq!((max(77), max(9)), (20, 9));
-        std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"model_max_length": 1e30}"#).unwrap();
-        assert_eq!(max(77), 77);
-        std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"model_max_length": 12}"#).unwrap();
-        let tokenizer = TextTokenizer::from_folder(folder.path(), 77).unwrap();
-        let ids = tokenizer.encode(&"word ".repeat(100)).unwrap();
-        assert_eq!((ids.len(), ids[0], ids[11]), (12, 2, 3), "special tokens stay at both ends");
-        std::fs::write(folder.path().join("tokenizer_config.json"), "{").unwrap();
-        let error = TextTokenizer::from_folder(folder.path(), 77).unwrap_err().to_string();
-        assert!(error.contains("tokenizer_config.json"), "{error}");
-    }
-
-    #[test]
-    fn a_gguf_tokenizer_merges_and_takes_digits_one_by_one() {
-        let tokenizer = from_tiny_gguf();
-        let the = tokenizer.encode("the").unwrap();
-        assert_eq!(the.len(), 1);
-        assert_eq!(tokenizer.encode("2024").unwrap().len(), 4);
-        assert_eq!(tokenizer.decode(&the), "the");
-    }
-
-    #[test]
-    fn special_tokens_in_a_text_are_letters() {
-        let tokenizer = from_tiny_gguf();
-        let ids = tokenizer.encode("a<|endoftext|>b<|im_end|>").unwrap();
-        assert!(ids.iter().all(|&id| id > 1), "{ids:?}");
-    }
-
-    /// A miner may write anything of any length: no pattern may run away with it, nothing may be lost.
-    #[test]
-    fn long_runs_of_one_kind_are_encoded_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tiny.gguf");
-        write_tiny(&path);
-        let content = Content::read(&mut File::open(&path).unwrap()).unwrap();
-        let tokenizer = TextTokenizer::from_gguf(&content, usize::MAX).unwrap();
-        for unit in [" ", "\n", "a", "9", "!", "' ", "\u{301}"] {
-            let text = format!("a{}b", unit.repeat(20_000));
-            assert!(tokenizer.decode(&tokenizer.encode(&text).unwrap()) == text, "a run of {unit:?} was changed");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_decodes_to_itself(text in "\\PC{0,40}") {
-            static TOKENIZER: OnceLock<TextTokenizer> = OnceLock::new();
-            let tokenizer = TOKENIZER.get_or_init(from_tiny_gguf);
-            let ids = tokenizer.encode(&text).unwrap();
-            prop_assume!(ids.len() < 160);
-            prop_assert_eq!(tokenizer.decode(&ids), text);
-        }
-    }
-}
+mod tests;

@@ -31,6 +31,9 @@ pub enum Pooling {
     Mean,
     /// Mean over the attention mask, then scaled to length 1.
     MeanNormalised,
+    /// A text longer than the model runs on in further windows, each with the model's special tokens; the mean of their
+    /// [`Pooling::MeanNormalised`] rows, which is shorter than 1 where they differ. Nothing of a text is left out.
+    MeanOfWindows,
 }
 
 /// How probable a causal model finds each completion after the prompt: the mean log-probability of the completion's
@@ -70,7 +73,7 @@ pub struct Classify {
     pub overflow: Overflow,
 }
 
-/// Logits of one input: one row for each of its windows; a single one unless [`Overflow::Windows`] was asked for.
+/// Logits of one input: one row for each of its windows; a single one unless windows were asked for.
 pub type Logits = Vec<Arc<[f32]>>;
 
 /// What a classifier judges.
@@ -78,20 +81,28 @@ pub type Logits = Vec<Arc<[f32]>>;
 pub enum Input {
     /// One text.
     Text(Composed),
-    /// Two texts, with the model's separator between them.
+    /// Two texts, with the model's separator between them; an empty second one is none.
     Pair(Composed, Composed),
 }
 
-/// What becomes of an input longer than the model takes.
+/// What becomes of an input longer than the model takes. Whatever is asked, an input is at most as long as the network
+/// takes and the operator allows (`inference.max_sequence_tokens`); one without any token, or of more than 64 windows,
+/// fails by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Overflow {
-    /// It is cut on the right at the model's limit, special tokens kept.
+    /// It is cut on the right where the authors of the model cut (`model_max_length`), special tokens kept.
     Cut,
+    /// It is not cut there: only where the network or the operator ends it.
+    Whole,
     /// It runs on in further windows of the model's limit, without overlap, each with the model's special tokens.
     Windows,
+    /// It is tokenised once, special tokens at its two ends, and the tokens are cut into windows as they are: the first
+    /// alone begins as the network expects (`reward/nsfw.py` of openvalidators 1.2.0).
+    BareWindows,
 }
 
-/// Continues each prompt greedily, by the most probable token every time.
+/// Continues each prompt greedily, by the most probable token every time. A prompt that leaves no room for the new tokens
+/// fails by itself: cut, it would be another.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Vec<Row<Generated>>, InferenceError>")]
 pub struct Generate {
@@ -106,7 +117,7 @@ pub struct Generate {
 /// How a causal model went on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    /// The new tokens.
+    /// The new tokens, the one that ends the text included.
     pub ids: Vec<u32>,
     /// Prompt and new tokens, decoded as one text, without special tokens.
     pub whole: Arc<str>,
@@ -130,11 +141,11 @@ pub enum Part {
 /// request all of whose rows fail fails with [`InferenceError::Device`].
 pub type Row<T> = Result<T, RowFailed>;
 
-/// The device failed on this row alone, while it served others.
+/// The device failed on this row alone, or its text cannot be computed, while others were served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct RowFailed {
-    /// The device's words.
+    /// What was said of it.
     pub reason: Arc<str>,
 }
 
@@ -191,6 +202,14 @@ pub enum InferenceError {
 }
 
 // === impl Composed ===
+
+impl Composed {
+    /// Whether it has no letter.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|(Part::Ours(text) | Part::Theirs(text))| text.is_empty())
+    }
+}
 
 impl From<Arc<str>> for Composed {
     /// A text of others, without a template.

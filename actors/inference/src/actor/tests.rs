@@ -1,9 +1,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use openvalidators_messages::inference::{InferenceError, LoadedModel, LogProbability, ModelName, Pooling, Row};
+use openvalidators_messages::inference::{
+    Generated, InferenceError, LoadedModel, LogProbability, Logits, ModelName, Pooling, Row,
+};
 
 use super::*;
+use crate::engine::Kind;
 
 /// Never answers embeddings, and counts how many such requests are being worked at.
 #[derive(Default)]
@@ -29,8 +32,17 @@ impl Engine for Endless {
     async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError> {
         Ok(request.completions.iter().map(|text| Ok(LogProbability { mean: Some(-1.0), tokens: text.len() })).collect())
     }
+    async fn classify(&self, _: Classify) -> Result<Vec<Row<Logits>>, InferenceError> {
+        Err(InferenceError::Closed)
+    }
+    async fn generate(&self, _: Generate) -> Result<Vec<Row<Generated>>, InferenceError> {
+        Err(InferenceError::Closed)
+    }
     async fn models(&self) -> Vec<LoadedModel> {
         Vec::new()
+    }
+    async fn kind(&self, _: &ModelName) -> Option<Kind> {
+        None
     }
 }
 

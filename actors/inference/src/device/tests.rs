@@ -74,8 +74,8 @@ type Answer<T> = oneshot::Receiver<Result<Vec<Row<T>>, InferenceError>>;
 
 async fn ask(device: &DeviceThread, ids: &[u32]) -> Answer<Arc<[f32]>> {
     let (reply, answer) = oneshot::channel();
-    let rows = ids.iter().map(|&id| Arc::from([id])).collect();
-    let work = EmbedWork { rows, pooling: Pooling::Mean };
+    let rows = ids.iter().map(|&id| vec![Arc::from([id])]).collect();
+    let work = EmbedWork { texts: rows, pooling: Pooling::Mean };
     device.submit(Job::Embed(Asked { model: ModelName::new(MODEL), work, reply })).await;
     answer
 }

@@ -107,13 +107,48 @@ async fn a_prompt_that_fills_the_model_is_an_error_and_a_long_completion_is_cut(
 async fn asking_the_wrong_model_says_what_is_there() {
     let tiny = tiny(&Config::default());
     let error = tiny.engine.embed(embed(LLAMA, &["x"])).await.unwrap_err().to_string();
-    assert_eq!(error, "model `tiny-llama` cannot serve embeddings: it is a causal model: it scores completions");
+    assert_eq!(
+        error,
+        "model `tiny-llama` cannot serve embeddings: it is a causal model: it scores completions and continues texts"
+    );
     let error = tiny.engine.log_prob(log_prob(BERT, "x", &["y"])).await.unwrap_err().to_string();
     assert!(error.contains("it is an encoder"), "{error}");
     let error = tiny.engine.embed(embed("gpt-5", &["x"])).await.unwrap_err().to_string();
     assert!(error.contains("not loaded; loaded: `tiny-bert`, `tiny-llama`"), "{error}");
     let penalty = LogProb { repetition_penalty: f32::NAN, ..log_prob(LLAMA, "x", &["y"]) };
     assert!(tiny.engine.log_prob(penalty).await.unwrap_err().to_string().contains("positive number"));
+}
+
+fn generate(prompts: &[&str], max_new_tokens: usize) -> Generate {
+    let prompts = prompts.iter().map(|&text| Composed::from(Arc::from(text))).collect();
+    Generate { model: ModelName::new(LLAMA), prompts, max_new_tokens }
+}
+
+#[tokio::test]
+async fn a_text_goes_on_as_its_ids_say_and_one_without_room_fails_alone() {
+    let tiny = tiny(&Config { max_sequence_tokens: 40, ..Config::default() });
+    let answers = tiny.engine.generate(generate(&["the sea", &"x".repeat(39), "the sea"], 2)).await.unwrap();
+    let first = answers[0].as_ref().unwrap();
+    assert_eq!(answers[2].as_ref().unwrap(), first);
+    assert_eq!(first.ids.len(), 2);
+    assert!(first.whole.starts_with("the sea"), "{}", first.whole);
+    let failed = answers[1].as_ref().unwrap_err().to_string();
+    assert!(failed.contains("39 or more tokens leave no room for 2 in a model of 40"), "{failed}");
+    let error = tiny.engine.generate(generate(&[""], 2)).await.unwrap_err().to_string();
+    assert!(error.contains("no token to continue"), "{error}");
+    assert!(tiny.engine.generate(generate(&[], 2)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_model_can_be_asked_is_known_before_it_is() {
+    let tiny = tiny(&Config::default());
+    assert_eq!(tiny.engine.kind(&ModelName::new(BERT)).await, Some(Kind::Encoder));
+    assert_eq!(tiny.engine.kind(&ModelName::new(LLAMA)).await, Some(Kind::CausalLm));
+    assert_eq!(tiny.engine.kind(&ModelName::new("gpt-5")).await, None);
+    let inputs = vec![Input::Text(Composed::from(Arc::from("x")))];
+    let ask = Classify { model: ModelName::new(LLAMA), inputs, overflow: Overflow::Cut };
+    let error = tiny.engine.classify(ask).await.unwrap_err().to_string();
+    assert!(error.contains("cannot serve classification: it is a causal model"), "{error}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokenizers::Tokenizer;
 use super::*;
 use crate::{
     models::{CausalLm, Network},
-    scoring::{ScoredRow, SharedPrefix},
+    scoring::{self, ScoredRow},
 };
 
 /// A tiny checkpoint of the parity set.
@@ -136,8 +136,8 @@ impl Fixture {
                     continue;
                 }
                 let score = |rows: &[ScoredRow]| -> Vec<f32> {
-                    let prefix = SharedPrefix::compute(&model, rows).unwrap();
-                    let scores = prefix.score(&model, &rows.iter().collect::<Vec<_>>(), penalty).unwrap();
+                    let prefix = scoring::shared(&model, rows).unwrap();
+                    let scores = scoring::score(&prefix, &model, &rows.iter().collect::<Vec<_>>(), penalty).unwrap();
                     scores.into_iter().map(|score| score.mean.unwrap_or(FLOOR)).collect()
                 };
                 assert_close(&score(&rows), &expected);

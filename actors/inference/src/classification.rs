@@ -1,0 +1,156 @@
+//! What classifiers and reward models say of texts.
+//!
+//! Rows of a bidirectional network see only themselves, so all that wait for it are computed together. Rows of a causal
+//! one share what they begin with ([`crate::prefix`]); so each request is computed by itself, whose rows are of one
+//! prompt.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use candle_core::{Device as CandleDevice, Result, Tensor};
+use openvalidators_messages::inference::{InferenceError, Logits, ModelName, Row};
+
+use crate::{
+    batching::{Distinct, compute_or_split, cut},
+    device::{Asked, Device},
+    models::{CausalClassifier, Classifier, Packed},
+    prefix::{SharedPrefix, longest_common_prefix},
+    tokenizer::Tokens,
+};
+
+/// Inputs to judge: the windows of each. No window is empty.
+pub(crate) struct ClassifyWork {
+    pub(crate) inputs: Vec<Vec<Tokens>>,
+}
+
+type Found = Vec<Option<Row<Arc<[f32]>>>>;
+
+impl Device {
+    /// Serves all of `asked` by a bidirectional network.
+    pub(crate) fn classify(
+        &self,
+        network: &dyn Classifier,
+        model: &ModelName,
+        mut asked: Vec<Asked<ClassifyWork, Logits>>,
+        closing: &AtomicBool,
+    ) {
+        let inputs: Vec<Vec<Vec<Tokens>>> =
+            asked.iter_mut().map(|asked| std::mem::take(&mut asked.work.inputs)).collect();
+        let counts: Vec<Vec<usize>> = inputs.iter().map(|inputs| inputs.iter().map(Vec::len).collect()).collect();
+        let distinct = Distinct::of(inputs.into_iter().flatten().flatten());
+        self.count(&self.metrics.deduplicated, model, distinct.repeated());
+        let lengths: Vec<usize> = distinct.items.iter().map(|tokens| tokens.ids.len()).collect();
+        let mut found: Found = vec![None; lengths.len()];
+        for batch in cut(&lengths, self.batch_tokens) {
+            if closing.load(Ordering::Acquire) || asked.iter().all(Asked::is_abandoned) {
+                break;
+            }
+            compute_or_split(
+                &batch,
+                &mut |rows: &[usize]| {
+                    let packed = packed(rows.iter().map(|&row| &distinct.items[row]));
+                    self.compute(model, packed.ids().len(), || rows_of(&network.logits(&packed)?))
+                },
+                &mut |row, logits| found[row] = Some(logits),
+            );
+        }
+        let mut places = distinct.places.as_slice();
+        for (asked, counts) in asked.into_iter().zip(counts) {
+            let (own, rest) = places.split_at(counts.iter().sum());
+            places = rest;
+            self.answer_windows(asked, &counts, own, &found);
+        }
+    }
+
+    /// Serves `asked` by a causal network.
+    pub(crate) fn classify_causal(
+        &self,
+        network: &CausalClassifier,
+        mut asked: Asked<ClassifyWork, Logits>,
+        closing: &AtomicBool,
+    ) {
+        let model = asked.model.clone();
+        let inputs = std::mem::take(&mut asked.work.inputs);
+        let counts: Vec<usize> = inputs.iter().map(Vec::len).collect();
+        let distinct = Distinct::of(inputs.into_iter().flatten().map(|tokens| tokens.ids));
+        self.count(&self.metrics.deduplicated, &model, distinct.repeated());
+        let (rows, mut found): (_, Found) = (&distinct.items, vec![None; distinct.items.len()]);
+        if let Some(first) = rows.first() {
+            let tokens = longest_common_prefix(rows.iter().map(Vec::as_slice));
+            let kept_from = rows.iter().map(|row| network.head.reads.place(row)).min().unwrap_or(0);
+            let computed =
+                self.compute(&model, tokens, || SharedPrefix::compute(&*network.body, first, tokens, kept_from));
+            let prefix = match computed {
+                Ok(prefix) => prefix,
+                // No row can do without it.
+                Err(failed) => {
+                    return asked.refuse(InferenceError::Device { model, reason: failed.reason.to_string() });
+                }
+            };
+            let lengths: Vec<usize> = rows.iter().map(|row| row.len() - tokens).collect();
+            for batch in cut(&lengths, self.batch_tokens) {
+                if asked.is_abandoned() || closing.load(Ordering::Acquire) {
+                    break;
+                }
+                compute_or_split(
+                    &batch,
+                    &mut |batch: &[usize]| {
+                        let tokens = batch.iter().map(|&row| lengths[row]).sum();
+                        let batch: Vec<&[u32]> = batch.iter().map(|&row| rows[row].as_slice()).collect();
+                        self.compute(&model, tokens, || judge(&prefix, network, &batch))
+                    },
+                    &mut |row, logits| found[row] = Some(logits),
+                );
+            }
+        }
+        self.answer_windows(asked, &counts, &distinct.places, &found);
+    }
+
+    /// Puts the windows of each input together again, from what was found at their places.
+    fn answer_windows(
+        &self,
+        asked: Asked<ClassifyWork, Logits>,
+        counts: &[usize],
+        mut places: &[usize],
+        found: &Found,
+    ) {
+        let mut answers: Vec<Row<Logits>> = Vec::with_capacity(counts.len());
+        for &count in counts {
+            let (own, rest) = places.split_at(count);
+            places = rest;
+            let windows: Option<Row<Logits>> = own.iter().map(|&place| found[place].clone()).collect();
+            match windows {
+                Some(windows) => answers.push(windows),
+                None => return self.leave(asked),
+            }
+        }
+        self.answer(asked, answers);
+    }
+}
+
+/// The logits of `rows`, all of which begin with `prefix`, in one batch.
+fn judge(prefix: &SharedPrefix, network: &CausalClassifier, rows: &[&[u32]]) -> Result<Vec<Arc<[f32]>>> {
+    let Some(states) = prefix.run(&*network.body, rows)? else { candle_core::bail!("rows without tokens") };
+    let places: Vec<u32> =
+        rows.iter().enumerate().map(|(index, row)| states.place(index, network.head.reads.place(row))).collect();
+    rows_of(&network.logits(&states.at(&places)?)?)
+}
+
+fn packed<'a>(rows: impl Iterator<Item = &'a Tokens> + Clone) -> Packed {
+    if rows.clone().all(|row| row.types.is_empty()) {
+        return Packed::new(rows.map(|row| row.ids.as_slice()));
+    }
+    let types: Vec<Vec<u32>> =
+        rows.clone().map(|row| if row.types.is_empty() { vec![0; row.ids.len()] } else { row.types.clone() }).collect();
+    Packed::typed(rows.zip(&types).map(|(row, types)| (row.ids.as_slice(), types.as_slice())))
+}
+
+fn rows_of(logits: &Tensor) -> Result<Vec<Arc<[f32]>>> {
+    let rows: Vec<Vec<f32>> = logits.to_device(&CandleDevice::Cpu)?.to_vec2()?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+#[cfg(test)]
+mod tests;
