@@ -10,13 +10,14 @@ use serde::Deserialize;
 
 use super::{
     CausalLm, Network,
-    decoder::{self, Block, Decoder, FeedForward, Norm, Place, conv1d, side_by_side},
+    decoder::{self, Block, Decoder, FeedForward, Norm, Place, conv1d},
+    parse, side_by_side,
 };
 use crate::ops::Heads;
 
 /// Makes the network from its `config.json` and its tensors.
 pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
-    load(&tensors, &decoder::parse(config)?).map(Network::CausalLm)
+    load(&tensors, &parse(config)?).map(Network::CausalLm)
 }
 
 /// What `config.json` says of the network.
@@ -158,8 +159,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::models::decoder::tests::{
-        Fixture, assert_close, assert_keeps_its_word, assert_missing_tensors_are_named, logits,
+    use crate::models::{
+        decoder::tests::{assert_keeps_its_word, logits},
+        parity::{Fixture, assert_close, assert_missing_tensors_are_named},
     };
 
     const FIXTURE: Fixture = Fixture { name: "btlm", build };
@@ -178,7 +180,7 @@ mod tests {
     }
 
     fn loaded_with(changes: &[(&str, Value)]) -> Result<CausalLm> {
-        load(&FIXTURE.tensors(), &decoder::parse(&config_with(changes))?)
+        load(&FIXTURE.tensors(), &parse(&config_with(changes))?)
     }
 
     #[test]

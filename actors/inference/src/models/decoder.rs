@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Embedding, LayerNorm, Linear, Module, RmsNorm, VarBuilder};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::{CausalBody, Packed, Past};
 use crate::ops::{self, Attention, Bias, Heads, Rotary};
@@ -217,11 +217,6 @@ fn scaled(x: Tensor, by: f64) -> Result<Tensor> {
     if by == 1.0 { Ok(x) } else { x * by }
 }
 
-/// What `config.json` says of a network.
-pub(crate) fn parse<C: DeserializeOwned>(config: &[u8]) -> Result<C> {
-    serde_json::from_slice(config).map_err(|error| candle_core::Error::msg(format!("config.json: {error}")))
-}
-
 /// The body's part of a checkpoint of the GPT family: all of it where it was saved without a head, else what stands under
 /// `transformer.`.
 pub(crate) fn body<'a>(tensors: &VarBuilder<'a>) -> VarBuilder<'a> {
@@ -232,14 +227,6 @@ pub(crate) fn body<'a>(tensors: &VarBuilder<'a>) -> VarBuilder<'a> {
 pub(crate) fn conv1d(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Linear> {
     let weight = vb.get((input, output), "weight")?;
     Ok(Linear::new(weight.t()?, Some(vb.get(output, "bias")?)))
-}
-
-/// Projections of the same input as one product, their outputs side by side. All have a bias, or none has.
-pub(crate) fn side_by_side(parts: &[Linear]) -> Result<Linear> {
-    let weights: Vec<&Tensor> = parts.iter().map(Linear::weight).collect();
-    let biases: Vec<&Tensor> = parts.iter().filter_map(Linear::bias).collect();
-    let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
-    Ok(Linear::new(Tensor::cat(&weights, 0)?, bias))
 }
 
 #[cfg(test)]

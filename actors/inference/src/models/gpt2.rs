@@ -8,12 +8,13 @@ use serde::Deserialize;
 use super::{
     CausalLm, Network,
     decoder::{self, Activation, Block, Decoder, FeedForward, Norm, Place, conv1d},
+    parse,
 };
 use crate::ops::Heads;
 
 /// Makes the network from its `config.json` and its tensors.
 pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
-    load(&tensors, &decoder::parse(config)?).map(Network::CausalLm)
+    load(&tensors, &parse(config)?).map(Network::CausalLm)
 }
 
 /// What `config.json` says of the network.
@@ -89,7 +90,10 @@ pub(crate) fn load(tensors: &VarBuilder<'_>, config: &Config) -> Result<CausalLm
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::decoder::tests::{Fixture, assert_keeps_its_word, assert_missing_tensors_are_named};
+    use crate::models::{
+        decoder::tests::assert_keeps_its_word,
+        parity::{Fixture, assert_missing_tensors_are_named},
+    };
 
     const FIXTURE: Fixture = Fixture { name: "gpt2", build };
 
@@ -111,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_scale_of_scores_follows_the_config() {
-        let mut config: Config = decoder::parse(&FIXTURE.config()).unwrap();
+        let mut config: Config = parse(&FIXTURE.config()).unwrap();
         let heads = Heads::over(32, 2).unwrap();
         assert_eq!(config.scale(heads, 1), 0.25);
         config.scale_attn_by_inverse_layer_idx = true;

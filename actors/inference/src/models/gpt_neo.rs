@@ -11,13 +11,14 @@ use serde::Deserialize;
 
 use super::{
     CausalLm, Network,
-    decoder::{self, Activation, Block, Decoder, FeedForward, Norm, Place, side_by_side},
+    decoder::{self, Activation, Block, Decoder, FeedForward, Norm, Place},
+    parse, side_by_side,
 };
 use crate::ops::Heads;
 
 /// Makes the network from its `config.json` and its tensors.
 pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
-    load(&tensors, &decoder::parse(config)?).map(Network::CausalLm)
+    load(&tensors, &parse(config)?).map(Network::CausalLm)
 }
 
 /// What `config.json` says of the network.
@@ -112,10 +113,8 @@ mod tests {
     use super::*;
     use crate::models::{
         Packed,
-        decoder::tests::{
-            Fixture, assert_close, assert_keeps_its_word, assert_missing_tensors_are_named, fixtures, floats, golden,
-            ids_of,
-        },
+        decoder::tests::assert_keeps_its_word,
+        parity::{Fixture, assert_close, assert_missing_tensors_are_named, floats, gating_layer, golden, ids_of},
     };
 
     const FIXTURE: Fixture = Fixture { name: "gptneo", build };
@@ -143,16 +142,14 @@ mod tests {
     #[test]
     fn gating_scores_equal_the_references() {
         let model = FIXTURE.causal_lm();
-        let path = fixtures().join("parity/golden/gating_gptneo_init.safetensors");
-        let linear = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
         let step = &golden("gating")["gptneo"][0];
         let mut ids = FIXTURE.encode(step["message"].as_str().unwrap());
         ids.truncate(128);
         let types = vec![0; ids.len()];
         let state = last_state(&model, &Packed::typed([(&ids[..], &types[..])]));
-        let state = Tensor::new(state, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
-        let scores = (linear["weight"].matmul(&state).unwrap().squeeze(1).unwrap() + &linear["bias"]).unwrap();
-        assert_close(&scores.to_vec1().unwrap(), &floats(&step["scores"]));
+        let state = Tensor::new(state, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+        let scores = crate::ops::linear(&gating_layer("gptneo"), &state).unwrap();
+        assert_close(&scores.squeeze(0).unwrap().to_vec1().unwrap(), &floats(&step["scores"]));
     }
 
     #[test]
@@ -167,7 +164,7 @@ mod tests {
 
     #[test]
     fn kinds_of_layers_are_as_many_as_layers() {
-        let mut config: Config = decoder::parse(&FIXTURE.config()).unwrap();
+        let mut config: Config = parse(&FIXTURE.config()).unwrap();
         assert_eq!(config.reaches().unwrap(), [Reach::Global, Reach::Local]);
         config.attention_types = vec![(vec![Reach::Global, Reach::Local], usize::MAX)];
         assert!(config.reaches().unwrap_err().to_string().contains("not for 2 layers"));

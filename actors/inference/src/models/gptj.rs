@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::{
     CausalClassifier, CausalLm, Network, Reads, RewardHead,
-    decoder::{self, Activation, Block, Decoder, FeedForward, Norm, Place, side_by_side},
+    decoder::{self, Activation, Block, Decoder, FeedForward, Norm, Place},
+    parse, side_by_side,
 };
 use crate::ops::{Heads, Pairing, Rotary};
 
@@ -20,7 +21,7 @@ const ROTARY_BASE: f32 = 10_000.0;
 /// Makes the network from its `config.json` and its tensors. A tensor `score` is the head of sequence classification,
 /// `v_head` that of the reward model of Dahoas, which lies beside a language-model head; else there is only the latter.
 pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
-    let config: Config = decoder::parse(config)?;
+    let config: Config = parse(config)?;
     let body = load(&tensors, &config)?;
     if tensors.contains_tensor("score.weight") {
         let reads = config.pad_token_id.map_or(Reads::Last, Reads::CountWithout);

@@ -8,13 +8,14 @@ use serde::Deserialize;
 
 use super::{
     CausalLm, Network,
-    decoder::{self, Block, Decoder, FeedForward, Norm, Place, side_by_side},
+    decoder::{Block, Decoder, FeedForward, Norm, Place},
+    parse, side_by_side,
 };
 use crate::ops::{Heads, Pairing, Rotary};
 
 /// Makes the network from its `config.json` and its tensors.
 pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
-    load(&tensors, &decoder::parse(config)?).map(Network::CausalLm)
+    load(&tensors, &parse(config)?).map(Network::CausalLm)
 }
 
 /// What `config.json` says of the network.
@@ -123,9 +124,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::models::decoder::tests::{
-        Fixture, assert_close, assert_keeps_its_word, assert_missing_tensors_are_named, continued, floats, golden,
-        ids_of, logits,
+    use crate::models::{
+        decoder::tests::{assert_keeps_its_word, continued, logits},
+        parity::{Fixture, assert_close, assert_missing_tensors_are_named, floats, golden, ids_of},
     };
 
     const FIXTURE: Fixture = Fixture { name: "llama", build };
@@ -161,7 +162,7 @@ mod tests {
         let loaded_with = |key: &str, value: Value| {
             let mut config: Value = serde_json::from_slice(&FIXTURE.config()).unwrap();
             config[key] = value;
-            load(&FIXTURE.tensors(), &decoder::parse(&serde_json::to_vec(&config).unwrap())?)
+            load(&FIXTURE.tensors(), &parse(&serde_json::to_vec(&config).unwrap())?)
         };
         for (key, value, reason) in [
             ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "dynamic"),

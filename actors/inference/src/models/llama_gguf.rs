@@ -13,7 +13,8 @@ use candle_nn::{Embedding, Linear, RmsNorm};
 
 use super::{
     CausalLm, Network,
-    decoder::{Block, Decoder, FeedForward, Norm, Place, side_by_side},
+    decoder::{Block, Decoder, FeedForward, Norm, Place},
+    side_by_side,
 };
 use crate::ops::{Heads, Pairing, Rotary};
 

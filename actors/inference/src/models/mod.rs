@@ -10,14 +10,19 @@
 pub(crate) mod bert;
 pub(crate) mod btlm;
 mod decoder;
+mod encoder;
 pub(crate) mod gpt2;
 pub(crate) mod gpt_neo;
 pub(crate) mod gptj;
 pub(crate) mod llama;
 pub(crate) mod llama_gguf;
+#[cfg(test)]
+pub(crate) mod parity;
+pub(crate) mod roberta;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::Linear;
+use serde::de::DeserializeOwned;
 
 use crate::ops;
 
@@ -300,9 +305,17 @@ impl Past {
     }
 }
 
-/// An empty tensor stands for what is not there.
-fn nothing(width: usize, device: &candle_core::Device) -> Result<Tensor> {
-    Tensor::zeros((0, width), DType::F32, device)
+/// What `config.json` says of a network.
+fn parse<C: DeserializeOwned>(config: &[u8]) -> Result<C> {
+    serde_json::from_slice(config).map_err(|error| candle_core::Error::msg(format!("config.json: {error}")))
+}
+
+/// Projections of the same input as one product, their outputs side by side. All have a bias, or none has.
+fn side_by_side(parts: &[Linear]) -> Result<Linear> {
+    let weights: Vec<&Tensor> = parts.iter().map(Linear::weight).collect();
+    let biases: Vec<&Tensor> = parts.iter().filter_map(Linear::bias).collect();
+    let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
+    Ok(Linear::new(Tensor::cat(&weights, 0)?, bias))
 }
 
 /// What went wrong, without the backtrace that candle prints with it where `RUST_BACKTRACE` is set.

@@ -1,52 +1,13 @@
-//! What the tests of all decoders share: the reference's tiny checkpoints and goldens, and the promises of
-//! [`CausalBody`].
-
-use std::{fs, path::PathBuf};
-
-use candle_core::{DType, Device};
-use serde_json::Value;
-use tokenizers::Tokenizer;
+//! What the tests of all decoders share: what the reference makes of language models, and the promises of [`CausalBody`].
 
 use super::*;
 use crate::{
-    models::{CausalLm, Network},
+    models::{
+        CausalLm, Network,
+        parity::{Fixture, assert_close, floats, golden, texts},
+    },
     scoring::{self, ScoredRow},
 };
-
-/// A tiny checkpoint of the parity set.
-pub(crate) struct Fixture {
-    pub(crate) name: &'static str,
-    pub(crate) build: fn(&[u8], VarBuilder<'_>) -> Result<Network>,
-}
-
-pub(crate) fn fixtures() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
-}
-
-/// A golden of the parity set, or with its folder of another.
-pub(crate) fn golden(path: &str) -> Value {
-    let path = if path.contains('/') { path.to_owned() } else { format!("parity/golden/{path}") };
-    serde_json::from_slice(&fs::read(fixtures().join(format!("{path}.json"))).unwrap()).unwrap()
-}
-
-/// Numbers as the goldens write them.
-pub(crate) fn floats(value: &Value) -> Vec<f32> {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
-pub(crate) fn ids_of(value: &Value) -> Vec<u32> {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
-/// The gate of raw scores, states and logits.
-#[track_caller]
-pub(crate) fn assert_close(ours: &[f32], expected: &[f32]) {
-    assert_eq!(ours.len(), expected.len());
-    for (i, (ours, expected)) in ours.iter().zip(expected).enumerate() {
-        let bound = 2e-5 + 1e-5 * expected.abs();
-        assert!((ours - expected).abs() <= bound, "[{i}] is {ours}, not {expected}");
-    }
-}
 
 /// Logits after the last of `ids`.
 pub(crate) fn logits(model: &CausalLm, ids: &[u32]) -> Vec<f32> {
@@ -69,37 +30,11 @@ pub(crate) fn continued(model: &CausalLm, ids: &[u32], tokens: usize) -> Vec<u32
 }
 
 impl Fixture {
-    pub(crate) fn folder(&self) -> PathBuf {
-        fixtures().join("parity/models").join(self.name)
-    }
-
-    pub(crate) fn config(&self) -> Vec<u8> {
-        fs::read(self.folder().join("config.json")).unwrap()
-    }
-
-    fn file(&self) -> Vec<u8> {
-        fs::read(self.folder().join("model.safetensors")).unwrap()
-    }
-
-    pub(crate) fn tensors(&self) -> VarBuilder<'static> {
-        VarBuilder::from_buffered_safetensors(self.file(), DType::F32, &Device::Cpu).unwrap()
-    }
-
-    pub(crate) fn network(&self) -> Network {
-        (self.build)(&self.config(), self.tensors()).unwrap()
-    }
-
     pub(crate) fn causal_lm(&self) -> CausalLm {
         match self.network() {
             Network::CausalLm(model) => model,
             _ => panic!("{} is not a language model", self.name),
         }
-    }
-
-    /// As the reference tokenises: special tokens are read wherever they stand.
-    pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
-        let tokenizer = Tokenizer::from_file(self.folder().join("tokenizer.json")).unwrap();
-        tokenizer.encode(text, true).unwrap().get_ids().to_vec()
     }
 
     /// `reward/dpo.py` with this model, for all prompts and completions: the rows of a prompt together, behind their
@@ -110,8 +45,7 @@ impl Fixture {
         /// `model_max_length` of the tokenizers of both fixtures.
         const CUT: usize = 256;
         let model = self.causal_lm();
-        let (golden, inputs) = (golden(name), golden("inputs"));
-        let texts = |key: &str| -> Vec<String> { serde_json::from_value(inputs[key].clone()).unwrap() };
+        let golden = golden(name);
         let (prompts, completions) = (texts("prompts"), texts("completions"));
         let (mut judged, mut floored, mut cut) = (0, 0, 0);
         for (matrix, penalty) in [("matrix", 1.2), ("matrix_without_penalty", 1.0)] {
@@ -203,22 +137,5 @@ pub(crate) fn assert_keeps_its_word(body: &dyn CausalBody, vocabulary: u32, cont
     for (row, past) in [(&long[..], &after[0]), (&long[..context - 44], &after[1])] {
         let error = body.forward(&Packed::new([&[1][..], row]), past).unwrap_err().to_string();
         assert!(error.contains(&format!("{} tokens in a model of {context}", context + 1)), "{error}");
-    }
-}
-
-/// A checkpoint without one of `names` is an error with that name in it, and so is one of another shape.
-pub(crate) fn assert_missing_tensors_are_named(fixture: &Fixture, names: &[&str]) {
-    let all = candle_core::safetensors::load_buffer(&fixture.file(), &Device::Cpu).unwrap();
-    for name in names {
-        for replacement in [None, Some(Tensor::zeros((3, 5), DType::F32, &Device::Cpu).unwrap())] {
-            let mut tensors = all.clone();
-            assert!(tensors.remove(*name).is_some(), "{} has no {name}", fixture.name);
-            if let Some(other) = replacement {
-                tensors.insert((*name).to_owned(), other);
-            }
-            let tensors = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-            let error = (fixture.build)(&fixture.config(), tensors).err().unwrap().to_string();
-            assert!(error.contains(name), "{error}");
-        }
     }
 }

@@ -4,10 +4,8 @@ use serde_json::Value;
 use super::*;
 use crate::models::{
     Packed,
-    decoder::tests::{
-        Fixture, assert_close, assert_keeps_its_word, assert_missing_tensors_are_named, continued, floats, golden,
-        ids_of, logits,
-    },
+    decoder::tests::{assert_keeps_its_word, continued, logits},
+    parity::{Fixture, assert_close, assert_missing_tensors_are_named, floats, golden, ids_of, texts},
 };
 
 const REWARD: Fixture = Fixture { name: "gptj_rm", build };
@@ -15,10 +13,6 @@ const BASE: Fixture = Fixture { name: "gptj_base", build };
 
 /// Where the tokenizers of both fixtures cut.
 const CUT: usize = 512;
-
-fn texts(key: &str) -> Vec<String> {
-    serde_json::from_value(golden("inputs")[key].clone()).unwrap()
-}
 
 /// What the head says of each row, all rows in one batch. The tokenizers of the parity set hand token types to the
 /// network, all 0; only sequence classification is to mind them.
