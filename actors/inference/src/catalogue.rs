@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::Config,
-    models::{Network, bert, btlm, gpt_neo, gpt2, gptj, llama, llama_gguf, reason, roberta},
+    models::{Network, bert, btlm, gpt_neo, gpt2, gptj, llama, llama_gguf, mpnet, reason, roberta},
     tokenizer::{Rules, TextTokenizer},
 };
 
@@ -97,6 +97,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "gptj", build: Build::Safetensors(gptj::build) },
     Architecture { name: "jais", build: Build::Safetensors(btlm::build) },
     Architecture { name: "llama", build: Build::Safetensors(llama::build) },
+    Architecture { name: "mpnet", build: Build::Safetensors(mpnet::build) },
     Architecture { name: "roberta", build: Build::Safetensors(roberta::build) },
     Architecture { name: "llama", build: Build::Gguf(llama_gguf::build) },
 ];

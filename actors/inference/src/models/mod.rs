@@ -16,6 +16,7 @@ pub(crate) mod gpt_neo;
 pub(crate) mod gptj;
 pub(crate) mod llama;
 pub(crate) mod llama_gguf;
+pub(crate) mod mpnet;
 #[cfg(test)]
 pub(crate) mod parity;
 pub(crate) mod roberta;

@@ -56,6 +56,11 @@ pub(crate) fn gating_layer(model: &str) -> Linear {
     Linear::new(tensors.remove("weight").unwrap(), tensors.remove("bias"))
 }
 
+/// A tensor under its own name, for [`Fixture::changed`].
+pub(crate) fn as_it_is(name: &str) -> Vec<String> {
+    vec![name.to_owned()]
+}
+
 impl Fixture {
     pub(crate) fn folder(&self) -> PathBuf {
         fixtures().join("parity/models").join(self.name)

@@ -43,7 +43,6 @@ pub(crate) enum Bias<'a> {
     },
     /// A learned number for each head and each `key - query`, which is clamped to `-reach ..= reach`: any bucketing of
     /// distances that ends somewhere. Raffel et al., <https://arxiv.org/abs/1910.10683>.
-    #[allow(dead_code, reason = "MPNet comes next")]
     Table {
         /// `[query heads, 2 · reach + 1]`, row after row.
         values: &'a [f32],
