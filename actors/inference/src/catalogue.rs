@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::Config,
-    models::{Network, bert, btlm, gpt_neo, gpt2, gptj, llama, llama_gguf, mpnet, reason, roberta},
+    models::{Network, bert, btlm, deberta, gpt_neo, gpt2, gptj, llama, llama_gguf, mpnet, reason, roberta},
     tokenizer::{Rules, TextTokenizer},
 };
 
@@ -92,6 +92,7 @@ enum Build {
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "bert", build: Build::Safetensors(bert::build) },
     Architecture { name: "btlm", build: Build::Safetensors(btlm::build) },
+    Architecture { name: "deberta-v2", build: Build::Safetensors(deberta::build) },
     Architecture { name: "gpt2", build: Build::Safetensors(gpt2::build) },
     Architecture { name: "gpt_neo", build: Build::Safetensors(gpt_neo::build) },
     Architecture { name: "gptj", build: Build::Safetensors(gptj::build) },

@@ -123,6 +123,10 @@ impl Layers {
         (0..config.num_hidden_layers).map(|i| Layer::load(&vb.pp(i), config, names)).collect::<Result<_>>().map(Self)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Layer> {
+        self.0.iter()
+    }
+
     /// The states of the tokens `wanted`, or of all, after the last layer. `attend` gets the number of a layer and its
     /// `[tokens, query | key | value]`.
     pub(crate) fn forward(
@@ -163,6 +167,11 @@ impl Layer {
             output: candle_nn::linear(wide, hidden, vb.pp("output.dense"))?,
             output_norm: candle_nn::layer_norm(hidden, config.layer_norm_eps, vb.pp("output.LayerNorm"))?,
         })
+    }
+
+    /// The layer's query, key and value of `x`, side by side.
+    pub(crate) fn qkv(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(&self.qkv, x)
     }
 
     /// What follows the attention; `x` is what the layer began with.

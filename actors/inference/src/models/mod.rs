@@ -9,6 +9,7 @@
 
 pub(crate) mod bert;
 pub(crate) mod btlm;
+pub(crate) mod deberta;
 mod decoder;
 mod encoder;
 pub(crate) mod gpt2;

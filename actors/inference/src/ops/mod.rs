@@ -1,6 +1,7 @@
 //! What the networks share and candle does slowly, or not at all, on the processor.
 
 mod attention;
+mod disentangled;
 mod elementwise;
 mod log_prob;
 mod matmul;
@@ -8,6 +9,7 @@ mod rotary;
 mod vector;
 
 pub(crate) use attention::{Attention, Bias, Heads};
+pub(crate) use disentangled::Disentangled;
 pub(crate) use elementwise::{add, gelu, gelu_new, linear, swiglu};
 pub(crate) use log_prob::{Target, log_probabilities};
 pub(crate) use rotary::{Pairing, Rotary};
