@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use openvalidators_messages::{
     Hotkey, Metagraph, Scoring, StepOutcome, Uid,
     ledger::StoredStep,
@@ -19,6 +19,10 @@ static GONE: AtomicBool = AtomicBool::new(false);
 
 /// How many of the best miners a progress line names.
 const TOP_MINERS: usize = 3;
+
+/// What the columns of the summary say.
+const SUMMARY_LEGEND: &str = "score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
+                              incentive: share of the miners' emission";
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,26 +142,26 @@ fn step_line<'a>(step: &'a StoredStep, metagraph: &Metagraph, scores: &ScoreTabl
         rewards: scored.and_then(|scored| Spread::of(scored.rewards.iter().map(|reward| reward.get()))),
         unscored,
         best_uid: best.map(|completion| completion.uid),
-        top: scores.rows.iter().filter_map(uid_of).take(TOP_MINERS).collect(),
+        top: scores.rows.iter().filter(|row| row.score > 0.0).filter_map(uid_of).take(TOP_MINERS).collect(),
     }
 }
 
 impl StepLine<'_> {
     fn text(&self) -> String {
         let rewards = match (self.rewards, self.unscored) {
-            (Some(Spread { least, mean, most }), _) => format!("rewards {least:.2} … {most:.2}, mean {mean:.2}"),
+            (Some(Spread { least, mean, most }), _) => format!("rewards {least:.2}–{most:.2} (mean {mean:.2})"),
             (None, Some(reason)) => format!("unscored: {reason}"),
             (None, None) => "rewards pending".to_owned(),
         };
         let best = self.best_uid.map_or_else(|| "none".to_owned(), |uid| format!("uid {uid}"));
-        let top: Vec<_> = self.top.iter().map(|(uid, score)| format!("uid {uid} {score:.3}")).collect();
+        let top: Vec<_> = self.top.iter().map(|(uid, score)| format!("uid {uid} ({score:.3})")).collect();
         format!(
-            "forward {:<3} {:<9}  asked {:>2}, answered {:>2}  {rewards}  best {best}  ({:.1} s)  top: {}",
+            "forward {:<3} {:<9}  {:>5.1} s  asked {:>2}, answered {:>2}  {rewards}  best {best:<7} top scores: {}",
             self.forward,
             self.step,
+            self.seconds,
             self.asked,
             self.answered,
-            self.seconds,
             if top.is_empty() { "nobody yet".to_owned() } else { top.join(", ") },
         )
     }
@@ -211,7 +215,7 @@ pub fn standings(
 /// Prints the table at the end of a run.
 pub fn print_summary(style: Style, standings: &[Standing]) {
     match style {
-        Style::Text => print_text(&summary_table(standings).to_string()),
+        Style::Text => print_text(&format!("{}\n{SUMMARY_LEGEND}", summary_table(standings))),
         Style::Json => print_json(&serde_json::json!({ "event": "summary", "miners": standings })),
         Style::Quiet => {}
     }
@@ -219,7 +223,8 @@ pub fn print_summary(style: Style, standings: &[Standing]) {
 
 fn summary_table(standings: &[Standing]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    // One line a miner.
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_header(["uid", "kind", "asked", "answered", "score", "weight", "incentive"]);
     for standing in standings {
         table.add_row([
@@ -261,7 +266,8 @@ mod tests {
             weight: None,
             incentive: 0.0,
         };
-        let table = summary_table(&[standing]).to_string();
+        let table = summary_table(&[standing.clone(), standing]).to_string();
+        assert_eq!(table.lines().count(), 3 + 2 + 1, "one line a miner: {table}");
         for expected in ["uid", "kind", "incentive", "honest (good)", "0.2500", "not set"] {
             assert!(table.contains(expected), "{table}");
         }
