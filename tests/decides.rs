@@ -7,7 +7,7 @@ use crate::program::{CONSTANT_REWARD, Program, side_by_side};
 
 /// One network, one set of texts, one set of random choices each.
 const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
-/// Settled steps of one run: two whole forwards.
+/// Settled steps of one run.
 const STEPS: &str = "18";
 /// From best to worst.
 const TIERS: [&str; 3] = ["good", "fair", "poor"];
@@ -16,15 +16,14 @@ const BAD: [&str; 10] =
     ["lazy", "echo", "copycat", "keyword_spammer", "slow", "hanging", "garbage", "oversized", "wrong_json", "refusing"];
 
 /// Settings that make a run affordable. Deadlines, miners, judges and scores are those of every user.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 8] = [
     // Everybody is asked in every step: few steps are enough to meet everybody often.
     "prompts.augment_sample_size=16",
     "prompts.followup_sample_size=16",
     "prompts.answer_sample_size=16",
-    // Scoring costs what is read: short texts, short quotations.
+    // Scoring costs what is read: short texts, and six short forwards about six of them instead of two long ones.
     "prompts.context_limit_bytes=900",
-    "prompts.quote_limit_bytes=450",
-    "prompts.quoted_total_bytes=900",
+    "prompts.num_followup_steps=1",
     // While one forward waits for miners that never answer, the other uses the device; two runs share the cores.
     "prompts.concurrent_forwards=2",
     "inference.threads=1",

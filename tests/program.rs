@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 
 /// Longest that any one run of these tests may take on two loaded cores.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(1_800);
 
 /// A run of `openvalidators run --json` with a state directory of its own.
 pub struct Program {
