@@ -79,7 +79,7 @@ fn check(&(kind, decided, outcomes): &Case) -> String {
     let settings = SETTINGS.iter().chain(judges).copied().chain(mix.iter().map(String::as_str));
     let arguments: Vec<&str> = settings.flat_map(|setting| ["--set", setting]).collect();
     let mut program = Program::start_unhurried(state.path(), &arguments);
-    let address = program.note("metrics at http://").strip_suffix("/metrics").unwrap().to_owned();
+    let address = program.metrics_address();
     (0..STEPS).for_each(|_| drop(program.until("step")));
     program.note("weights set on chain");
     let (_, metrics) = get(&address, "/metrics");

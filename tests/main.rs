@@ -11,6 +11,7 @@
 mod bad_input;
 mod bad_miners;
 mod decides;
+mod network;
 mod program;
 mod resume;
 mod run;

@@ -1,26 +1,39 @@
-//! Starts the real binary and reads what it says.
+//! Starts the real binary, as a validator or as a local network, and reads what it says.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     panic::resume_unwind,
     path::Path,
-    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
-    sync::{Mutex, OnceLock},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-/// Longest that any one run of these tests may take on two loaded cores.
+/// Longest that any one run of these tests may take, on cores that have much else to do: an end to hanging, not a target.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
 /// A run of `openvalidators run --json` with a state directory of its own.
 pub struct Program {
     child: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
     deadline: Instant,
 }
+
+/// A run of `openvalidators localnet`.
+pub struct LocalnetProcess {
+    child: Child,
+    /// Where its chain is reached.
+    pub address: String,
+}
+
+/// More lines than any test lets a program say before it reads them.
+const LINES: usize = 100_000;
 
 /// The binary, with an environment that no operator's settings leak into.
 pub fn binary() -> Command {
@@ -66,14 +79,28 @@ impl Program {
         command.args(["--set", "reporting.metrics.address=127.0.0.1:0"]);
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = lines(&mut child);
         Self { child, lines, deadline: Instant::now() + PATIENCE }
+    }
+
+    /// Where metrics and health are served; among the first things a program says.
+    pub fn metrics_address(&mut self) -> String {
+        self.note("metrics at http://").strip_suffix("/metrics").unwrap().to_owned()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// The next line of output, or none at its end.
     pub fn line(&mut self) -> Option<Value> {
-        assert!(Instant::now() < self.deadline, "the program took longer than {PATIENCE:?}");
-        let line = self.lines.next()?.unwrap();
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let line = match self.lines.recv_timeout(left) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => panic!("the program took longer than {PATIENCE:?}"),
+        };
         Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
     }
 
@@ -125,6 +152,50 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+impl LocalnetProcess {
+    /// Starts chain and miners and waits until a validator may come. `listen` is a loopback address; port 0 takes a free one.
+    pub fn start(state: &Path, listen: &str, settings: &[&str]) -> Self {
+        let mut command = binary();
+        command.args(["localnet", "--listen", listen, "--state-dir"]).arg(state);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting])).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let ready = "ready: openvalidators run --chain ";
+        let address = lines(&mut child).iter().find_map(|line| line.strip_prefix(ready).map(str::to_owned));
+        Self { child, address: address.expect("localnet says where it is") }
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for LocalnetProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process says, read as it is said: a full pipe would hold it up.
+fn lines(child: &mut Child) -> Receiver<String> {
+    let said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (hear, heard) = sync_channel(LINES);
+    std::thread::spawn(move || {
+        for line in said.map_while(Result::ok) {
+            // Read on when nobody listens any more, so that the pipe stays open.
+            let _ = hear.send(line);
+        }
+    });
+    heard
 }
 
 /// Settings that make a run quick without changing what it does.

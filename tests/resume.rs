@@ -57,7 +57,7 @@ fn a_killed_validator_resumes_with_the_same_scores() {
 
 /// The moving average as the reference defines it, over outcomes folded anew from the raw records: a validator that lost its
 /// normaliser or its history on the way would have stored others.
-fn fold_by_hand(state: &std::path::Path) -> BTreeMap<Hotkey, f64> {
+pub fn fold_by_hand(state: &std::path::Path) -> BTreeMap<Hotkey, f64> {
     const ALPHA: f64 = 0.05;
     let reader = Reader::open(state).unwrap();
     let (rules, mut rewards) = (Rules::new(&Config::default().rewards), State::default());

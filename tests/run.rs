@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::program::{Program, get, stderr};
+use crate::program::{Program, get};
 
 /// The kinds of the default mix that send nothing of use: none of their bytes may earn anything.
 const USELESS: &[&str] = &["hanging", "garbage", "oversized", "wrong_json", "refusing"];
@@ -25,7 +25,7 @@ fn two_forwards_with_every_bad_miner_set_weights_and_leave_records() {
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let mut program = Program::start(state.path(), &arguments);
 
-    let address = program.note("metrics at http://").strip_suffix("/metrics").unwrap().to_owned();
+    let address = program.metrics_address();
     let first = program.until("step");
     assert_eq!(first["step"], "augment");
     assert_eq!(first["asked"], 16);
@@ -104,34 +104,4 @@ fn check_event_log(state: &Path) {
         assert_eq!(extra["uids"].as_array().unwrap().len(), extra["rewards"].as_array().unwrap().len());
         assert_eq!(extra["completions"].as_array().unwrap().len(), 16);
     }
-}
-
-/// A validator whose chain runs in a process of its own.
-#[test]
-fn a_validator_joins_a_localnet_process() {
-    use std::io::BufRead;
-    let (chain, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut localnet = crate::program::binary()
-        .args(["localnet", "--state-dir"])
-        .arg(chain.path())
-        .args(["--set", "chain.local.block_seconds=0.5"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufReader::new(localnet.stdout.take().unwrap()).lines();
-    let address = lines
-        .find_map(|line| line.unwrap().strip_prefix("ready: openvalidators run --chain ").map(str::to_owned))
-        .expect("localnet says where it is");
-    let (lines, status) = Program::start(state.path(), &["--chain", &address, "--steps", "3"]).finish();
-    // The chain and its miners outlive the validator.
-    assert!(localnet.try_wait().unwrap().is_none());
-    localnet.kill().unwrap();
-    localnet.wait().unwrap();
-    assert!(status.success());
-    let answered: u64 =
-        lines.iter().filter(|line| line["event"] == "step").map(|line| line["answered"].as_u64().unwrap()).sum();
-    assert!(answered > 0);
-    let none = crate::program::output(&["run", "--chain", &address, "--state-dir", state.path().to_str().unwrap()]);
-    assert_eq!(none.status.code(), Some(2));
-    assert!(stderr(&none).contains(&address), "{}", stderr(&none));
 }
