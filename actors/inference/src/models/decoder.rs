@@ -223,10 +223,27 @@ pub(crate) fn body<'a>(tensors: &VarBuilder<'a>) -> VarBuilder<'a> {
     if tensors.contains_tensor("ln_f.weight") { tensors.clone() } else { tensors.pp("transformer") }
 }
 
-/// A projection as GPT-2 and its relatives store it: the weight is `[input, output]`. Nothing is copied.
+/// A projection with a bias, as most checkpoints store it: the weight is `[output, input]`.
+pub(crate) fn linear(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Linear> {
+    let weight = vb.get((output, input), "weight")?;
+    by_input(&weight, Some(vb.get(output, "bias")?))
+}
+
+/// [`linear`] without a bias.
+pub(crate) fn linear_no_bias(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Linear> {
+    by_input(&vb.get((output, input), "weight")?, None)
+}
+
+/// A projection as GPT-2 and its relatives store it: the weight is `[input, output]`.
 pub(crate) fn conv1d(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Linear> {
     let weight = vb.get((input, output), "weight")?;
     Ok(Linear::new(weight.t()?, Some(vb.get(output, "bias")?)))
+}
+
+/// A projection whose weight, `[output, input]`, lies in memory input by input, as [`conv1d`] finds it: the products of
+/// `gemm` read it some five per cent faster so.
+pub(crate) fn by_input(weight: &Tensor, bias: Option<Tensor>) -> Result<Linear> {
+    Ok(Linear::new(weight.t()?.contiguous()?.t()?, bias))
 }
 
 #[cfg(test)]

@@ -65,11 +65,11 @@ fn block(vb: &VarBuilder<'_>, config: &Config, reach: Reach) -> Result<Block> {
     let wide = config.intermediate_size.unwrap_or(4 * hidden);
     let Activation::GeluNew = config.activation_function;
     let attention = vb.pp("attn.attention");
-    let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| candle_nn::linear_no_bias(hidden, hidden, attention.pp(name)));
+    let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| decoder::linear_no_bias(hidden, hidden, attention.pp(name)));
     Ok(Block {
         norm: Norm::layer(hidden, config.layer_norm_epsilon, vb.pp("ln_1"))?,
         qkv: side_by_side(&qkv.into_iter().collect::<Result<Vec<_>>>()?)?,
-        attention_output: candle_nn::linear(hidden, hidden, attention.pp("out_proj"))?,
+        attention_output: decoder::linear(hidden, hidden, attention.pp("out_proj"))?,
         scale: 1.0,
         window: match reach {
             Reach::Global => None,
@@ -77,8 +77,8 @@ fn block(vb: &VarBuilder<'_>, config: &Config, reach: Reach) -> Result<Block> {
         },
         feed_forward_norm: Some(Norm::layer(hidden, config.layer_norm_epsilon, vb.pp("ln_2"))?),
         feed_forward: FeedForward::Gelu {
-            input: candle_nn::linear(hidden, wide, vb.pp("mlp.c_fc"))?,
-            output: candle_nn::linear(wide, hidden, vb.pp("mlp.c_proj"))?,
+            input: decoder::linear(hidden, wide, vb.pp("mlp.c_fc"))?,
+            output: decoder::linear(wide, hidden, vb.pp("mlp.c_proj"))?,
         },
     })
 }

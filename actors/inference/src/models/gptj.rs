@@ -37,7 +37,7 @@ pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
         let head = RewardHead { linear: reward(&tensors, "v_head", &config)?, reads: Reads::BeforeFirst(end) };
         return Ok(Network::CausalClassifier(CausalClassifier::new(body, head)));
     }
-    let head = candle_nn::linear(config.n_embd, config.vocab_size, tensors.pp("lm_head"))?;
+    let head = decoder::linear(config.n_embd, config.vocab_size, tensors.pp("lm_head"))?;
     Ok(Network::CausalLm(CausalLm::new(body, head)))
 }
 
@@ -73,17 +73,17 @@ fn block(vb: &VarBuilder<'_>, config: &Config, heads: Heads) -> Result<Block> {
     let wide = config.n_inner.unwrap_or(4 * hidden);
     let Activation::GeluNew = config.activation_function;
     let attention = vb.pp("attn");
-    let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| candle_nn::linear_no_bias(hidden, hidden, attention.pp(name)));
+    let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| decoder::linear_no_bias(hidden, hidden, attention.pp(name)));
     Ok(Block {
         norm: Norm::layer(hidden, config.layer_norm_epsilon, vb.pp("ln_1"))?,
         qkv: side_by_side(&qkv.into_iter().collect::<Result<Vec<_>>>()?)?,
-        attention_output: candle_nn::linear_no_bias(hidden, hidden, attention.pp("out_proj"))?,
+        attention_output: decoder::linear_no_bias(hidden, hidden, attention.pp("out_proj"))?,
         scale: heads.inverse_root(),
         window: None,
         feed_forward_norm: None,
         feed_forward: FeedForward::Gelu {
-            input: candle_nn::linear(hidden, wide, vb.pp("mlp.fc_in"))?,
-            output: candle_nn::linear(wide, hidden, vb.pp("mlp.fc_out"))?,
+            input: decoder::linear(hidden, wide, vb.pp("mlp.fc_in"))?,
+            output: decoder::linear(wide, hidden, vb.pp("mlp.fc_out"))?,
         },
     })
 }

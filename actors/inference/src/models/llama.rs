@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     CausalLm, Network,
-    decoder::{Block, Decoder, FeedForward, Norm, Place},
+    decoder::{self, Block, Decoder, FeedForward, Norm, Place},
     parse, side_by_side,
 };
 use crate::ops::{Heads, Pairing, Rotary};
@@ -67,12 +67,12 @@ fn block(vb: &VarBuilder<'_>, config: &Config, heads: Heads) -> Result<Block> {
     let (attention, mlp) = (vb.pp("self_attn"), vb.pp("mlp"));
     let of_keys = heads.key * heads.size;
     let qkv = [("q_proj", hidden), ("k_proj", of_keys), ("v_proj", of_keys)]
-        .map(|(name, width)| candle_nn::linear_no_bias(hidden, width, attention.pp(name)));
-    let gate_up = ["gate_proj", "up_proj"].map(|name| candle_nn::linear_no_bias(hidden, wide, mlp.pp(name)));
+        .map(|(name, width)| decoder::linear_no_bias(hidden, width, attention.pp(name)));
+    let gate_up = ["gate_proj", "up_proj"].map(|name| decoder::linear_no_bias(hidden, wide, mlp.pp(name)));
     Ok(Block {
         norm: Norm::root_mean_square(hidden, config.rms_norm_eps, vb.pp("input_layernorm"))?,
         qkv: side_by_side(&qkv.into_iter().collect::<Result<Vec<_>>>()?)?,
-        attention_output: candle_nn::linear_no_bias(hidden, hidden, attention.pp("o_proj"))?,
+        attention_output: decoder::linear_no_bias(hidden, hidden, attention.pp("o_proj"))?,
         scale: heads.inverse_root(),
         window: None,
         feed_forward_norm: Some(Norm::root_mean_square(
@@ -82,7 +82,7 @@ fn block(vb: &VarBuilder<'_>, config: &Config, heads: Heads) -> Result<Block> {
         )?),
         feed_forward: FeedForward::Gated {
             gate_up: side_by_side(&gate_up.into_iter().collect::<Result<Vec<_>>>()?)?,
-            output: candle_nn::linear_no_bias(wide, hidden, mlp.pp("down_proj"))?,
+            output: decoder::linear_no_bias(wide, hidden, mlp.pp("down_proj"))?,
         },
     })
 }
@@ -101,7 +101,7 @@ pub(crate) fn load(tensors: &VarBuilder<'_>, config: &Config) -> Result<CausalLm
     let head = if config.tie_word_embeddings {
         Linear::new(words.embeddings().clone(), None)
     } else {
-        candle_nn::linear_no_bias(hidden, vocabulary, tensors.pp("lm_head"))?
+        decoder::linear_no_bias(hidden, vocabulary, tensors.pp("lm_head"))?
     };
     let body = Decoder {
         words,

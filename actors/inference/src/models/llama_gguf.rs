@@ -13,7 +13,7 @@ use candle_nn::{Embedding, Linear, RmsNorm};
 
 use super::{
     CausalLm, Network,
-    decoder::{Block, Decoder, FeedForward, Norm, Place},
+    decoder::{Block, Decoder, FeedForward, Norm, Place, by_input},
     side_by_side,
 };
 use crate::ops::{Heads, Pairing, Rotary};
@@ -100,7 +100,7 @@ impl<R: Read + Seek> Weights<'_, R> {
 
     fn block(&mut self, index: usize, config: &Config) -> Result<Block> {
         let name = |part: &str| format!("blk.{index}.{part}.weight");
-        let mut linear = |part: &str| Ok::<_, candle_core::Error>(Linear::new(self.get(&name(part))?, None));
+        let mut linear = |part: &str| by_input(&self.get(&name(part))?, None);
         let qkv = side_by_side(&[linear("attn_q")?, linear("attn_k")?, linear("attn_v")?])?;
         let attention_output = linear("attn_output")?;
         let gate_up = side_by_side(&[linear("ffn_gate")?, linear("ffn_up")?])?;

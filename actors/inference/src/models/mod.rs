@@ -312,12 +312,13 @@ fn parse<C: DeserializeOwned>(config: &[u8]) -> Result<C> {
     serde_json::from_slice(config).map_err(|error| candle_core::Error::msg(format!("config.json: {error}")))
 }
 
-/// Projections of the same input as one product, their outputs side by side. All have a bias, or none has.
+/// Projections of the same input as one product, their outputs side by side. All have a bias, or none has. The weight
+/// lies in memory input by input, as the products of `gemm` like it.
 fn side_by_side(parts: &[Linear]) -> Result<Linear> {
-    let weights: Vec<&Tensor> = parts.iter().map(Linear::weight).collect();
+    let weights = parts.iter().map(|part| part.weight().t()).collect::<Result<Vec<_>>>()?;
     let biases: Vec<&Tensor> = parts.iter().filter_map(Linear::bias).collect();
     let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
-    Ok(Linear::new(Tensor::cat(&weights, 0)?, bias))
+    Ok(Linear::new(Tensor::cat(&weights, 1)?.t()?, bias))
 }
 
 /// What went wrong, without the backtrace that candle prints with it where `RUST_BACKTRACE` is set.
