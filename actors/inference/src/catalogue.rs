@@ -8,13 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Device, quantized::gguf_file::Content};
+use candle_core::{Device, quantized::gguf_file::Content};
 use candle_nn::VarBuilder;
 use openvalidators_messages::inference::ModelName;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    checkpoint::{Checkpoint, guarded},
     config::Config,
     models::{Network, bert, btlm, deberta, gpt_neo, gpt2, gptj, llama, llama_gguf, mpnet, reason, roberta},
     tokenizer::{Rules, TextTokenizer},
@@ -25,7 +26,8 @@ use crate::{
 pub struct ModelSource {
     /// How requests call it.
     pub name: ModelName,
-    /// A folder with one `*.gguf` file, or with `config.json`, `model.safetensors` and `tokenizer.json`.
+    /// A folder with one `*.gguf` file, or with `config.json`, `tokenizer.json` and tensors: `model.safetensors`,
+    /// `pytorch_model.bin`, either in shards with an index, or `hf_ckpt.pt`.
     pub directory: PathBuf,
 }
 
@@ -76,31 +78,54 @@ pub(crate) struct Loaded {
 
 /// One architecture, in one file format.
 struct Architecture {
-    /// `model_type` of `config.json`, or `general.architecture` of a GGUF file.
+    /// `model_type` of `config.json`, or `general.architecture` of a GGUF file. Which head it has, if any, the tensors say.
     name: &'static str,
     build: Build,
+    /// Beginnings of the names of tensors that the network does without: heads and poolers that nobody asks.
+    ignored: &'static [&'static str],
 }
 
 /// How an architecture is made from its files.
 enum Build {
-    /// From the bytes of `config.json` and the tensors of `model.safetensors`.
-    Safetensors(fn(&[u8], VarBuilder<'_>) -> candle_core::Result<Network>),
+    /// From the bytes of `config.json` and the tensors beside it.
+    Tensors(FromTensors),
     /// From a GGUF file.
-    Gguf(fn(&Content, &mut Cursor<Vec<u8>>, &Device) -> candle_core::Result<Network>),
+    Gguf(FromGguf),
 }
 
+/// Positions, words, columns: the greatest of any network known today is a context of so many tokens.
+const MOST_OF_ANYTHING: u64 = 1 << 20;
+
+/// The reward model of Dahoas has its body twice, once in the language model it was made from.
+const DAHOAS_COPIES: &[&str] = &["model.transformer.", "model.lm_head."];
+
+type FromTensors = fn(&[u8], VarBuilder<'_>) -> candle_core::Result<Network>;
+type FromGguf = fn(&Content, &mut Cursor<Vec<u8>>, &Device) -> candle_core::Result<Network>;
+
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "bert", build: Build::Safetensors(bert::build) },
-    Architecture { name: "btlm", build: Build::Safetensors(btlm::build) },
-    Architecture { name: "deberta-v2", build: Build::Safetensors(deberta::build) },
-    Architecture { name: "gpt2", build: Build::Safetensors(gpt2::build) },
-    Architecture { name: "gpt_neo", build: Build::Safetensors(gpt_neo::build) },
-    Architecture { name: "gptj", build: Build::Safetensors(gptj::build) },
-    Architecture { name: "jais", build: Build::Safetensors(btlm::build) },
-    Architecture { name: "llama", build: Build::Safetensors(llama::build) },
-    Architecture { name: "mpnet", build: Build::Safetensors(mpnet::build) },
-    Architecture { name: "roberta", build: Build::Safetensors(roberta::build) },
-    Architecture { name: "llama", build: Build::Gguf(llama_gguf::build) },
+    Architecture { name: "bert", build: Build::Tensors(bert::build), ignored: &["pooler.", "bert.pooler.", "cls."] },
+    Architecture { name: "btlm", build: Build::Tensors(btlm::build), ignored: &[] },
+    Architecture {
+        name: "deberta-v2",
+        build: Build::Tensors(deberta::build),
+        ignored: &["lm_predictions.", "mask_predictions."],
+    },
+    Architecture { name: "gpt2", build: Build::Tensors(gpt2::build), ignored: &[] },
+    Architecture { name: "gpt_neo", build: Build::Tensors(gpt_neo::build), ignored: &[] },
+    Architecture { name: "gptj", build: Build::Tensors(gptj::build), ignored: DAHOAS_COPIES },
+    Architecture { name: "jais", build: Build::Tensors(btlm::build), ignored: &[] },
+    Architecture { name: "llama", build: Build::Tensors(llama::build), ignored: &[] },
+    Architecture {
+        name: "mpnet",
+        build: Build::Tensors(mpnet::build),
+        ignored: &["pooler.", "mpnet.pooler.", "lm_head."],
+    },
+    Architecture {
+        name: "roberta",
+        build: Build::Tensors(roberta::build),
+        ignored: &["pooler.", "roberta.pooler.", "lm_head."],
+    },
+    Architecture { name: "llama", build: Build::Gguf(llama_gguf::build), ignored: &[] },
 ];
 
 // === impl ModelSource ===
@@ -125,7 +150,7 @@ pub(crate) fn load(source: &ModelSource, config: &Config, device: &Device) -> Re
         .find(|path| path.extension().is_some_and(|extension| extension == "gguf"));
     match gguf {
         Some(path) => load_gguf(&path, config, device),
-        None => load_safetensors(source, config, device),
+        None => load_folder(source, config, device),
     }
 }
 
@@ -135,26 +160,29 @@ fn load_gguf(path: &Path, config: &Config, device: &Device) -> Result<Loaded, Lo
     let digests = vec![digest(path, &bytes)];
     let mut file = Cursor::new(bytes);
     let content = Content::read(&mut file).map_err(|error| unusable(reason(&error)))?;
+    let stated =
+        content.metadata.iter().filter(|(key, _)| !key.starts_with("tokenizer.") && !key.starts_with("general."));
+    check_sizes(path, stated.filter_map(|(key, value)| Some((key.as_str(), value.to_u64().ok()?))))?;
     let named = content.metadata.get("general.architecture").and_then(|value| value.to_string().ok());
-    let build = find(path, named.map_or("", String::as_str), |build| match build {
+    let (build, _) = find(path, named.map_or("", String::as_str), |build| match build {
         Build::Gguf(build) => Some(*build),
-        Build::Safetensors(_) => None,
+        Build::Tensors(_) => None,
     })?;
-    let network = build(&content, &mut file, device).map_err(|error| unusable(reason(&error)))?;
+    let network = guarded(|| build(&content, &mut file, device)).map_err(|error| unusable(reason(&error)))?;
     let tokenizer = TextTokenizer::from_gguf(&content, rules(&network, config)).map_err(unusable)?;
     let ends =
         content.metadata.get("tokenizer.ggml.eos_token_id").and_then(|id| id.to_u32().ok()).into_iter().collect();
     Ok(Loaded { network, tokenizer, ends, digests })
 }
 
-fn load_safetensors(source: &ModelSource, settings: &Config, device: &Device) -> Result<Loaded, LoadError> {
+fn load_folder(source: &ModelSource, settings: &Config, device: &Device) -> Result<Loaded, LoadError> {
+    let missing =
+        |wanted| LoadError::Missing { model: source.name.clone(), wanted, directory: source.directory.clone() };
     let mut digests = Vec::new();
     let mut read = |name: &'static str| {
         let path = source.directory.join(name);
         let bytes = fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                LoadError::Missing { model: source.name.clone(), wanted: name, directory: source.directory.clone() }
-            }
+            std::io::ErrorKind::NotFound => missing(name),
             _ => LoadError::Unusable { path: path.clone(), reason: error.to_string() },
         })?;
         digests.push(digest(&path, &bytes));
@@ -162,25 +190,43 @@ fn load_safetensors(source: &ModelSource, settings: &Config, device: &Device) ->
     };
     let (config_path, config) = read("config.json")?;
     read("tokenizer.json")?;
-    let (weights_path, weights) = read("model.safetensors")?;
 
     #[derive(Deserialize)]
     struct Kind {
         model_type: String,
         eos_token_id: Option<EndTokens>,
     }
-    let kind: Kind = serde_json::from_slice(&config)
-        .map_err(|error| LoadError::Unusable { path: config_path.clone(), reason: error.to_string() })?;
-    let build = find(&config_path, &kind.model_type, |build| match build {
-        Build::Safetensors(build) => Some(*build),
+    let unusable =
+        |error: serde_json::Error| LoadError::Unusable { path: config_path.clone(), reason: error.to_string() };
+    let kind: Kind = serde_json::from_slice(&config).map_err(unusable)?;
+    let stated: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&config).map_err(unusable)?;
+    check_sizes(&config_path, stated.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_u64()?))))?;
+    let (build, ignored) = find(&config_path, &kind.model_type, |build| match build {
+        Build::Tensors(build) => Some(*build),
         Build::Gguf(_) => None,
     })?;
-    let network = VarBuilder::from_buffered_safetensors(weights, DType::F32, device)
-        .and_then(|tensors| build(&config, tensors))
-        .map_err(|error| LoadError::Unusable { path: weights_path, reason: reason(&error) })?;
+    let checkpoint = Checkpoint::open(&source.directory, &mut digests)?.ok_or_else(|| missing("model.safetensors"))?;
+    let network = guarded(|| build(&config, checkpoint.tensors(device)))
+        .map_err(|error| LoadError::Unusable { path: checkpoint.path().to_owned(), reason: reason(&error) })?;
+    checkpoint.check_taken(ignored)?;
     let tokenizer = TextTokenizer::from_folder(&source.directory, rules(&network, settings))?;
     let ends = kind.eos_token_id.map_or_else(Vec::new, EndTokens::into_vec);
     Ok(Loaded { network, tokenizer, ends, digests })
+}
+
+/// Whether the sizes that a file states could be a network's. Tables are made of them before any tensor is compared with
+/// them, and memory that is not there ends the program.
+fn check_sizes<'a>(path: &Path, stated: impl Iterator<Item = (&'a str, u64)>) -> Result<(), LoadError> {
+    const WORDS: [&str; 8] = ["n_", "num_", "max_", "rotary", "size", "count", "length", "dim"];
+    let is_size = |key: &str| WORDS.iter().any(|word| key.contains(word));
+    let mut sizes = stated.filter(|(key, _)| is_size(key));
+    match sizes.find(|(_, size)| *size > MOST_OF_ANYTHING) {
+        Some((key, size)) => Err(LoadError::Unusable {
+            path: path.to_owned(),
+            reason: format!("`{key}` is {size}; no network has more than {MOST_OF_ANYTHING} of anything"),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// What ends a text: a token, or several.
@@ -207,14 +253,21 @@ fn rules(network: &Network, config: &Config) -> Rules {
     }
 }
 
-/// The builder of the architecture called `name`, among those `of_format` accepts.
-fn find<T>(path: &Path, name: &str, of_format: impl Fn(&Build) -> Option<T>) -> Result<T, LoadError> {
-    let known = || ARCHITECTURES.iter().filter_map(|known| Some((known.name, of_format(&known.build)?)));
-    known().find(|(known, _)| *known == name).map(|(_, build)| build).ok_or_else(|| LoadError::UnknownArchitecture {
-        path: path.to_owned(),
-        found: name.to_owned(),
-        known: known().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
-    })
+/// The builder of the architecture called `name`, among those `of_format` accepts, and what it ignores.
+fn find<T>(
+    path: &Path,
+    name: &str,
+    of_format: impl Fn(&Build) -> Option<T>,
+) -> Result<(T, &'static [&'static str]), LoadError> {
+    let known = || ARCHITECTURES.iter().filter_map(|known| Some((known, of_format(&known.build)?)));
+    match known().find(|(known, _)| known.name == name) {
+        Some((known, build)) => Ok((build, known.ignored)),
+        None => Err(LoadError::UnknownArchitecture {
+            path: path.to_owned(),
+            found: name.to_owned(),
+            known: known().map(|(known, _)| known.name).collect::<Vec<_>>().join(", "),
+        }),
+    }
 }
 
 fn digest(path: &Path, bytes: &[u8]) -> (String, String) {
@@ -254,6 +307,80 @@ mod tests {
         let llama = load_from(folder.path()).unwrap();
         assert!(matches!(llama.network, Network::CausalLm(_)));
         assert_eq!(llama.digests, [("tiny.gguf".to_owned(), hex::encode(Sha256::digest(fs::read(&path).unwrap())))]);
+    }
+
+    /// What a checkpoint is for is said by its head; the reward model of Dahoas lies in a pickle.
+    #[test]
+    fn every_network_of_the_reference_loads_and_is_what_its_head_says() {
+        let folder = |name: &str| fixture().join("../../parity/models").join(name);
+        let kind = |name: &str| match load_from(&folder(name)).unwrap().network {
+            Network::Encoder(_) => "encoder",
+            Network::Classifier(_) => "classifier",
+            Network::CausalLm(_) => "causal",
+            Network::CausalClassifier(_) => "causal classifier",
+        };
+        for name in ["btlm", "gpt2", "gptneo", "llama"] {
+            assert_eq!(kind(name), "causal", "{name}");
+        }
+        for name in ["gptj_base", "gptj_rm"] {
+            assert_eq!(kind(name), "causal classifier", "{name}");
+        }
+        for name in ["bert", "distilroberta", "mpnet"] {
+            assert_eq!(kind(name), "encoder", "{name}");
+        }
+        for name in ["deberta_rm", "roberta_nsfw"] {
+            assert_eq!(kind(name), "classifier", "{name}");
+        }
+        let dahoas = load_from(&folder("gptj_base")).unwrap();
+        assert_eq!(dahoas.digests[2].0, "hf_ckpt.pt");
+        assert_eq!(dahoas.ends, [0]);
+        assert_eq!(load_from(&folder("llama")).unwrap().ends, [2]);
+    }
+
+    #[test]
+    fn a_checkpoint_of_more_layers_than_its_config_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["tokenizer.json", "model.safetensors"] {
+            fs::copy(fixture().join(name), folder.path().join(name)).unwrap();
+        }
+        let config = fs::read_to_string(fixture().join("config.json")).unwrap();
+        let with = |layers: &str| {
+            let config = config.replace("\"num_hidden_layers\": 2", &format!("\"num_hidden_layers\": {layers}"));
+            fs::write(folder.path().join("config.json"), config).unwrap();
+            error_from(folder.path())
+        };
+        let error = with("1");
+        assert!(error.contains("model.safetensors") && error.contains("no tensor `encoder.layer.1."), "{error}");
+        let error = with("3");
+        assert!(
+            error.contains("there is no tensor `encoder.layer.2.") && error.contains("model.safetensors"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors_and_no_panics() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = fixture().join("../../parity/models/gptj_rm");
+        for name in ["tokenizer.json", "model.safetensors"] {
+            fs::copy(from.join(name), folder.path().join(name)).unwrap();
+        }
+        let config: serde_json::Value = serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
+        for (key, value) in [
+            ("n_positions", 1_u64 << 40),
+            ("n_embd", 0),
+            ("n_embd", 1 << 40),
+            ("n_head", 0),
+            ("rotary_dim", 1 << 40),
+            ("vocab_size", 1 << 40),
+            ("n_layer", 1_000),
+        ] {
+            let mut config = config.clone();
+            config[key] = value.into();
+            fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+            let error = error_from(folder.path());
+            assert!(error.contains(folder.path().to_str().unwrap()), "{key} {value}: {error}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     batching::{Distinct, compute_or_split, cut},
     device::{Asked, Device},
     models::{CausalClassifier, Classifier, Packed},
-    prefix::{SharedPrefix, longest_common_prefix},
+    prefix::{SharedPrefix, TypedRow, longest_common_prefix},
     tokenizer::Tokens,
 };
 
@@ -50,7 +50,7 @@ impl Device {
             compute_or_split(
                 &batch,
                 &mut |rows: &[usize]| {
-                    let packed = packed(rows.iter().map(|&row| &distinct.items[row]));
+                    let packed = Packed::typed(rows.iter().map(|&row| distinct.items[row].typed()));
                     self.compute(model, packed.ids().len(), || rows_of(&network.logits(&packed)?))
                 },
                 &mut |row, logits| found[row] = Some(logits),
@@ -74,14 +74,17 @@ impl Device {
         let model = asked.model.clone();
         let inputs = std::mem::take(&mut asked.work.inputs);
         let counts: Vec<usize> = inputs.iter().map(Vec::len).collect();
-        let distinct = Distinct::of(inputs.into_iter().flatten().map(|tokens| tokens.ids));
+        let distinct = Distinct::of(inputs.into_iter().flatten());
         self.count(&self.metrics.deduplicated, &model, distinct.repeated());
         let (rows, mut found): (_, Found) = (&distinct.items, vec![None; distinct.items.len()]);
         if let Some(first) = rows.first() {
-            let tokens = longest_common_prefix(rows.iter().map(Vec::as_slice));
-            let kept_from = rows.iter().map(|row| network.head.reads.place(row)).min().unwrap_or(0);
-            let computed =
-                self.compute(&model, tokens, || SharedPrefix::compute(&*network.body, first, tokens, kept_from));
+            let mut tokens = longest_common_prefix(rows.iter().map(|row| row.ids.as_slice()));
+            if rows.iter().any(|row| !row.types.is_empty()) {
+                tokens = tokens.min(longest_common_prefix(rows.iter().map(|row| row.types.as_slice())));
+            }
+            let kept_from = rows.iter().map(|row| network.head.reads.place(&row.ids)).min().unwrap_or(0);
+            let computed = self
+                .compute(&model, tokens, || SharedPrefix::compute(&*network.body, first.typed(), tokens, kept_from));
             let prefix = match computed {
                 Ok(prefix) => prefix,
                 // No row can do without it.
@@ -89,7 +92,7 @@ impl Device {
                     return asked.refuse(InferenceError::Device { model, reason: failed.reason.to_string() });
                 }
             };
-            let lengths: Vec<usize> = rows.iter().map(|row| row.len() - tokens).collect();
+            let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len() - tokens).collect();
             for batch in cut(&lengths, self.batch_tokens) {
                 if asked.is_abandoned() || closing.load(Ordering::Acquire) {
                     break;
@@ -98,7 +101,7 @@ impl Device {
                     &batch,
                     &mut |batch: &[usize]| {
                         let tokens = batch.iter().map(|&row| lengths[row]).sum();
-                        let batch: Vec<&[u32]> = batch.iter().map(|&row| rows[row].as_slice()).collect();
+                        let batch: Vec<TypedRow<'_>> = batch.iter().map(|&row| rows[row].typed()).collect();
                         self.compute(&model, tokens, || judge(&prefix, network, &batch))
                     },
                     &mut |row, logits| found[row] = Some(logits),
@@ -131,20 +134,11 @@ impl Device {
 }
 
 /// The logits of `rows`, all of which begin with `prefix`, in one batch.
-fn judge(prefix: &SharedPrefix, network: &CausalClassifier, rows: &[&[u32]]) -> Result<Vec<Arc<[f32]>>> {
+fn judge(prefix: &SharedPrefix, network: &CausalClassifier, rows: &[TypedRow<'_>]) -> Result<Vec<Arc<[f32]>>> {
     let Some(states) = prefix.run(&*network.body, rows)? else { candle_core::bail!("rows without tokens") };
     let places: Vec<u32> =
-        rows.iter().enumerate().map(|(index, row)| states.place(index, network.head.reads.place(row))).collect();
+        rows.iter().enumerate().map(|(index, (ids, _))| states.place(index, network.head.reads.place(ids))).collect();
     rows_of(&network.logits(&states.at(&places)?)?)
-}
-
-fn packed<'a>(rows: impl Iterator<Item = &'a Tokens> + Clone) -> Packed {
-    if rows.clone().all(|row| row.types.is_empty()) {
-        return Packed::new(rows.map(|row| row.ids.as_slice()));
-    }
-    let types: Vec<Vec<u32>> =
-        rows.clone().map(|row| if row.types.is_empty() { vec![0; row.ids.len()] } else { row.types.clone() }).collect();
-    Packed::typed(rows.zip(&types).map(|(row, types)| (row.ids.as_slice(), types.as_slice())))
 }
 
 fn rows_of(logits: &Tensor) -> Result<Vec<Arc<[f32]>>> {

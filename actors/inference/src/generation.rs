@@ -34,7 +34,8 @@ impl Device {
         // Each prompt keeps a last token of its own, whose state says what comes next.
         let least = prompts.iter().map(Vec::len).min().unwrap_or(0);
         let tokens = longest_common_prefix(prompts.iter().map(Vec::as_slice)).min(least.saturating_sub(1));
-        let prefix = self.compute(&model, tokens, || SharedPrefix::compute(&*network.body, first, tokens, tokens));
+        let prefix =
+            self.compute(&model, tokens, || SharedPrefix::compute(&*network.body, (first, &[]), tokens, tokens));
         let prefix = match prefix {
             Ok(prefix) => prefix,
             // No row can do without it.

@@ -16,6 +16,7 @@
 mod actor;
 mod batching;
 mod catalogue;
+mod checkpoint;
 mod classification;
 mod config;
 mod device;

@@ -8,6 +8,9 @@ use candle_core::{Result, Tensor};
 
 use crate::models::{CausalBody, Packed, Past};
 
+/// A row: its ids, and their types where its tokenizer said any.
+pub(crate) type TypedRow<'a> = (&'a [u32], &'a [u32]);
+
 /// The longest common prefix of some rows, run.
 pub(crate) struct SharedPrefix {
     tokens: usize,
@@ -34,12 +37,14 @@ impl SharedPrefix {
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn compute(body: &dyn CausalBody, row: &[u32], tokens: usize, kept_from: usize) -> Result<Self> {
+    pub(crate) fn compute(body: &dyn CausalBody, row: TypedRow<'_>, tokens: usize, kept_from: usize) -> Result<Self> {
         let kept_from = kept_from.min(tokens);
         if tokens == 0 {
             return Ok(Self { tokens, states: None, kept_from, past: body.no_past()? });
         }
-        let (states, past) = body.prefill(&row[..tokens])?;
+        let (ids, types) = row;
+        let shared = Packed::typed([(&ids[..tokens], types.get(..tokens).unwrap_or(&[]))]);
+        let (states, past) = body.extend(&shared, &body.no_past()?)?;
         let kept = tokens - kept_from;
         let states = if kept == 0 { None } else { Some(states.narrow(0, kept_from, kept)?.contiguous()?) };
         Ok(Self { tokens, states, kept_from, past })
@@ -60,8 +65,10 @@ impl SharedPrefix {
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn run(&self, body: &dyn CausalBody, rows: &[&[u32]]) -> Result<Option<RowStates>> {
-        let batch = Packed::new(rows.iter().map(|row| &row[self.tokens..]));
+    pub(crate) fn run(&self, body: &dyn CausalBody, rows: &[TypedRow<'_>]) -> Result<Option<RowStates>> {
+        let batch = Packed::typed(
+            rows.iter().map(|(ids, types)| (&ids[self.tokens..], types.get(self.tokens..).unwrap_or(&[]))),
+        );
         let own = if batch.ids().is_empty() { None } else { Some(body.forward(&batch, &self.past)?) };
         let states: Vec<&Tensor> = self.states.iter().chain(&own).collect();
         if states.is_empty() {

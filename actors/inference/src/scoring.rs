@@ -21,7 +21,7 @@ use crate::{
     device::{Asked, Device},
     models::CausalLm,
     ops::{self, Target},
-    prefix::{SharedPrefix, longest_common_prefix},
+    prefix::{SharedPrefix, TypedRow, longest_common_prefix},
 };
 
 /// Rows of logits computed at once. Every product reads all words of the head again, so it should have many rows; 256 rows
@@ -103,7 +103,7 @@ pub(crate) fn shared(model: &CausalLm, rows: &[ScoredRow]) -> Result<SharedPrefi
     let tokens = longest_common_prefix(rows.iter().map(|row| row.ids.as_slice()));
     // The state before the first target of any row; the prompt is the same for all.
     let kept_from = rows.iter().map(|row| row.targets().start - 1).min().unwrap_or(0);
-    SharedPrefix::compute(&*model.body, rows.first().map_or(&[], |row| row.ids.as_slice()), tokens, kept_from)
+    SharedPrefix::compute(&*model.body, (rows.first().map_or(&[], |row| row.ids.as_slice()), &[]), tokens, kept_from)
 }
 
 /// Scores `rows`, all of which begin with `prefix`, in one batch.
@@ -113,7 +113,7 @@ pub(crate) fn score(
     rows: &[&ScoredRow],
     penalty: f32,
 ) -> Result<Vec<LogProbability>> {
-    let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+    let ids: Vec<TypedRow<'_>> = rows.iter().map(|row| (row.ids.as_slice(), &[][..])).collect();
     let Some(states) = prefix.run(&*model.body, &ids)? else { return Ok(vec![mean(&[]); rows.len()]) };
     let (mut judges, mut targets) = (Vec::new(), Vec::new());
     for (index, row) in rows.iter().enumerate() {

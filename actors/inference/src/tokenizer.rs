@@ -33,6 +33,8 @@ pub(crate) struct TextTokenizer {
     letters: AddedVocabulary,
     /// Reads special tokens in the texts of others too, as the reference does.
     interpret: bool,
+    /// Whether the network is handed a type for each token; where nobody says, it is where two texts make types differ.
+    typed: Option<bool>,
     max_tokens: usize,
     ceiling_tokens: usize,
 }
@@ -41,7 +43,8 @@ pub(crate) struct TextTokenizer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tokens {
     pub(crate) ids: Vec<u32>,
-    /// One for each id: 1 in the second text of a pair, for models that tell them apart. Empty where all are 0.
+    /// One for each id: 1 in the second text of a pair, for models that tell them apart. Empty where the model's authors hand
+    /// the network none. All 0 is not the same: a GPT-J that is handed types adds a word for each.
     pub(crate) types: Vec<u32>,
 }
 
@@ -119,7 +122,13 @@ impl TextTokenizer {
             pair.as_mut().map(Encoding::take_overflowing);
         }
         let encoding = self.inner.post_process(encoding, pair, true).map_err(said)?;
-        Ok(std::iter::once(&encoding).chain(encoding.get_overflowing()).map(Tokens::from).collect())
+        Ok(std::iter::once(&encoding).chain(encoding.get_overflowing()).map(|window| self.tokens_of(window)).collect())
+    }
+
+    fn tokens_of(&self, encoding: &Encoding) -> Tokens {
+        let types = encoding.get_type_ids();
+        let typed = self.typed.unwrap_or_else(|| types.iter().any(|&kind| kind != 0));
+        Tokens { ids: encoding.get_ids().to_vec(), types: if typed { types.to_vec() } else { Vec::new() } }
     }
 
     /// The tokens of one text, of which at most the first `limit` matter.
@@ -213,19 +222,16 @@ impl TextTokenizer {
 // === impl Tokens ===
 
 impl Tokens {
+    /// Ids and types side by side.
+    pub(crate) fn typed(&self) -> (&[u32], &[u32]) {
+        (&self.ids, &self.types)
+    }
+
     /// Parts of `window` tokens, the last of fewer.
     fn chunks(&self, window: usize) -> impl Iterator<Item = Self> {
         let part = move |at: usize, of: &[u32]| of.chunks(window).nth(at).unwrap_or_default().to_vec();
         (0..self.ids.len().div_ceil(window))
             .map(move |at| Self { ids: part(at, &self.ids), types: part(at, &self.types) })
-    }
-}
-
-impl From<&Encoding> for Tokens {
-    fn from(encoding: &Encoding) -> Self {
-        let types = encoding.get_type_ids();
-        let differ = types.iter().any(|&kind| kind != 0);
-        Self { ids: encoding.get_ids().to_vec(), types: if differ { types.to_vec() } else { Vec::new() } }
     }
 }
 

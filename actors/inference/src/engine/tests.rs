@@ -151,6 +151,70 @@ async fn what_a_model_can_be_asked_is_known_before_it_is() {
     assert!(error.contains("cannot serve classification: it is a causal model"), "{error}");
 }
 
+/// Texts in, the reference's logits out: tokenizer, windows, prefix and head together.
+#[tokio::test]
+async fn what_classifiers_say_of_texts_equals_the_references() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity");
+    let golden = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(fixtures.join(format!("golden/{name}.json"))).unwrap()).unwrap()
+    };
+    let sources =
+        ["deberta_rm", "gptj_rm", "roberta_nsfw"].map(|name| source(name, fixtures.join("models").join(name)));
+    let config = Config { interpret_special_tokens: true, batch_tokens: 700, ..Config::default() };
+    let metrics = Metrics::new(&Registry::new()).unwrap();
+    let engine = LocalEngine::start(&config, &sources, metrics, SystemClock::shared()).unwrap();
+    let inputs = golden("inputs");
+    let strings = |of: &serde_json::Value| -> Vec<Arc<str>> { serde_json::from_value(of.clone()).unwrap() };
+    let (prompts, completions) = (strings(&inputs["prompts"]), strings(&inputs["completions"]));
+    let close = |ours: f32, expected: &serde_json::Value, what: &str| {
+        let expected = expected.as_f64().unwrap() as f32;
+        assert!((ours - expected).abs() <= 2e-5 + 1e-5 * expected.abs(), "{what}: {ours} is not {expected}");
+    };
+    let (ours, theirs) = (|text: &str| Part::Ours(text.into()), |text: &Arc<str>| Part::Theirs(text.clone()));
+
+    type Compose<'a> = &'a dyn Fn(&Arc<str>, &Arc<str>) -> Input;
+    let pair: Compose<'_> =
+        &|prompt, completion| Input::Pair(Composed::from(prompt.clone()), Composed::from(completion.clone()));
+    let template: Compose<'_> = &|prompt, completion| {
+        Input::Text(Composed(vec![
+            ours("<|prompter|>"),
+            theirs(prompt),
+            ours("</s><|assistant|>"),
+            theirs(completion),
+            ours("</s><|endoftext|>"),
+        ]))
+    };
+    for (model, recorded, compose, overflow) in [
+        ("deberta_rm", "rlhf_deberta", pair, Overflow::Whole),
+        ("gptj_rm", "reciprocate_gptj", template, Overflow::Cut),
+    ] {
+        for row in golden(recorded)["matrix"].as_array().unwrap() {
+            let prompt = &prompts[row["prompt"].as_u64().unwrap() as usize];
+            let inputs = completions.iter().map(|completion| compose(prompt, completion)).collect();
+            let request = Classify { model: ModelName::new(model), inputs, overflow };
+            for (place, logits) in all(engine.classify(request).await).iter().enumerate() {
+                close(logits[0][0], &row["rewards"][place]["ok"], &format!("{model}: {prompt:?} {place}"));
+            }
+        }
+    }
+
+    let nsfw = golden("nsfw_roberta");
+    let rows = nsfw["rows"].as_array().unwrap();
+    let texts = completions.iter().cloned().chain([nsfw["extra_completion"].as_str().unwrap().into()]);
+    let inputs = texts.map(|text| Input::Text(Composed::from(text))).collect();
+    let request = Classify { model: ModelName::new("roberta_nsfw"), inputs, overflow: Overflow::BareWindows };
+    let answers = all(engine.classify(request).await);
+    assert_eq!(answers.len(), rows.len());
+    for (answer, row) in answers.iter().zip(rows) {
+        let windows = row["chunk_logits"].as_array().unwrap();
+        assert_eq!(answer.len(), windows.len());
+        for (ours, expected) in answer.iter().zip(windows) {
+            close(ours[0], &expected[0], "not hateful");
+            close(ours[1], &expected[1], "hateful");
+        }
+    }
+}
+
 #[tokio::test]
 async fn nothing_asked_is_nothing_answered() {
     let tiny = tiny(&Config::default());

@@ -32,7 +32,7 @@ use crate::ops;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     ids: Vec<u32>,
-    /// One for each id; empty where all are 0.
+    /// One for each id; empty where no tokenizer said.
     token_types: Vec<u32>,
     lengths: Vec<usize>,
 }
@@ -247,14 +247,20 @@ impl Packed {
         packed
     }
 
-    /// Packs rows whose tokens are of several types, each row with as many types as ids.
+    /// Packs rows of ids and their types. A row without types is of type 0 beside those that have some.
     pub fn typed<'a>(rows: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Self {
         let mut packed = Self::default();
         for (ids, types) in rows {
-            debug_assert_eq!(ids.len(), types.len());
+            let start = packed.ids.len();
             packed.ids.extend_from_slice(ids);
-            packed.token_types.extend_from_slice(types);
             packed.lengths.push(ids.len());
+            if !types.is_empty() {
+                packed.token_types.resize(start, 0);
+                packed.token_types.extend_from_slice(types);
+            }
+            if !packed.token_types.is_empty() {
+                packed.token_types.resize(packed.ids.len(), 0);
+            }
         }
         packed
     }
@@ -265,7 +271,7 @@ impl Packed {
         &self.ids
     }
 
-    /// The type of each id: 1 in the second text of a pair, for models that tell them apart. None where all are 0.
+    /// The type of each id: 1 in the second text of a pair, for models that tell them apart. None where no tokenizer said.
     #[must_use]
     pub fn token_types(&self) -> Option<&[u32]> {
         (!self.token_types.is_empty()).then_some(self.token_types.as_slice())
@@ -334,6 +340,15 @@ pub(crate) fn reason(error: &candle_core::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_without_types_are_of_type_0_beside_those_that_have_some() {
+        let rows: [(&[u32], &[u32]); 3] = [(&[7, 8], &[]), (&[9, 5], &[1, 1]), (&[3], &[])];
+        let packed = Packed::typed(rows);
+        assert_eq!((packed.ids(), packed.lengths()), (&[7, 8, 9, 5, 3][..], &[2, 2, 1][..]));
+        assert_eq!(packed.token_types(), Some(&[0, 0, 1, 1, 0][..]));
+        assert_eq!(Packed::typed([rows[0], rows[2]]).token_types(), None);
+    }
 
     #[test]
     fn the_judged_token_is_where_the_reference_looks() {

@@ -25,11 +25,19 @@ pub(crate) struct Rules {
     pub(crate) interpret_special_tokens: bool,
 }
 
-/// The part of `tokenizer_config.json` that says where a text is cut. A model without a limit says 1e30.
-#[derive(Deserialize)]
+/// What `tokenizer_config.json` says of the rows that go to the network.
+#[derive(Default, Deserialize)]
 struct TokenizerConfig {
+    /// Where a text is cut. A model without a limit says 1e30.
     model_max_length: Option<f64>,
+    /// The class of transformers that reads the file.
+    tokenizer_class: Option<String>,
+    /// What it hands the network; where the file does not say, the class does.
+    model_input_names: Option<Vec<String>>,
 }
+
+/// Classes of transformers 4.28 that hand the network token types.
+const TYPED_CLASSES: [&str; 3] = ["PreTrainedTokenizer", "BertTokenizer", "DebertaV2Tokenizer"];
 
 /// The part of `sentence_bert_config.json` that says where a text is cut.
 #[derive(Deserialize)]
@@ -46,13 +54,14 @@ impl TextTokenizer {
         let path = folder.join("tokenizer.json");
         let inner = Tokenizer::from_file(&path)
             .map_err(|error| LoadError::Unusable { path: path.clone(), reason: error.to_string() })?;
-        let stated = optional_json::<TokenizerConfig>(&folder.join("tokenizer_config.json"))?
-            .and_then(|config| config.model_max_length)
-            .or(optional_json::<SentenceBertConfig>(&folder.join("sentence_bert_config.json"))?
+        let config: TokenizerConfig = optional_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        let typed = config.hands_types();
+        let stated =
+            config.model_max_length.or(optional_json::<SentenceBertConfig>(&folder.join("sentence_bert_config.json"))?
                 .and_then(|config| config.max_seq_length));
         // `as` saturates: the 1e30 of a model without a limit is no limit.
         let stated = stated.map_or(usize::MAX, |stated| stated as usize);
-        Self::new(inner, stated, rules).map_err(|reason| LoadError::Unusable { path, reason })
+        Self::new(inner, stated, typed, rules).map_err(|reason| LoadError::Unusable { path, reason })
     }
 
     /// Builds the byte-level BPE that lies in a GGUF file: `tokenizer.ggml.model` is `gpt2`, `tokenizer.ggml.pre` is
@@ -101,10 +110,10 @@ impl TextTokenizer {
         ]))));
         inner.with_decoder(Some(DecoderWrapper::ByteLevel(byte_level)));
         inner.add_special_tokens(special).map_err(|error| error.to_string())?;
-        Self::new(inner, usize::MAX, rules)
+        Self::new(inner, usize::MAX, None, rules)
     }
 
-    fn new(mut inner: Tokenizer, stated_tokens: usize, rules: Rules) -> Result<Self, String> {
+    fn new(mut inner: Tokenizer, stated_tokens: usize, typed: Option<bool>, rules: Rules) -> Result<Self, String> {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.set_encode_special_tokens(false);
@@ -122,7 +131,17 @@ impl TextTokenizer {
                  the least of `model_max_length`, of what the network takes and of `inference.max_sequence_tokens`"
             ));
         }
-        Ok(Self { inner, letters, interpret, max_tokens, ceiling_tokens })
+        Ok(Self { inner, letters, interpret, typed, max_tokens, ceiling_tokens })
+    }
+}
+
+impl TokenizerConfig {
+    fn hands_types(&self) -> Option<bool> {
+        match (&self.model_input_names, &self.tokenizer_class) {
+            (Some(names), _) => Some(names.iter().any(|name| name == "token_type_ids")),
+            (None, Some(class)) => Some(TYPED_CLASSES.contains(&class.trim_end_matches("Fast"))),
+            (None, None) => None,
+        }
     }
 }
 

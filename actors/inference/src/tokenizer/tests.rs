@@ -164,7 +164,7 @@ fn pairs_equal_the_references_and_know_their_types() {
         // [CLS] prompt [SEP], then the completion and its [SEP]; an empty one has none.
         let second = expected.iter().position(|&id| id == 2).unwrap() + 1;
         let types: Vec<u32> = (0..expected.len()).map(|at| u32::from(at >= second)).collect();
-        assert_eq!(tokens.types, if text.is_empty() { Vec::new() } else { types }, "{text}");
+        assert_eq!(tokens.types, types, "{text}");
         let [cut] = as_reference.windows(&pair, Overflow::Cut).unwrap().try_into().unwrap();
         assert_eq!(cut.ids.len(), expected.len().min(512));
         if !spells_special(&tokenizer, text) {
@@ -293,6 +293,34 @@ fn a_megabyte_is_cut_before_it_is_tokenised() {
             assert!(ids.len() <= tokenizer.max_tokens(), "{name} {unit:?}: {}", ids.len());
         }
     }
+}
+
+#[test]
+fn the_folder_says_whether_the_network_is_handed_types() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixtures().join("bert/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let text = || Composed::from(Arc::from("word"));
+    let pair_types = |config: &str| {
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = TextTokenizer::from_folder(folder.path(), rules(77)).unwrap();
+        let [tokens] = tokenizer.windows(&Input::Pair(text(), text()), Overflow::Cut).unwrap().try_into().unwrap();
+        tokens.types.iter().filter(|&&kind| kind == 1).count()
+    };
+    let typed = |config: &str| {
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = TextTokenizer::from_folder(folder.path(), rules(77)).unwrap();
+        let [tokens] = tokenizer.windows(&Input::Text(text()), Overflow::Cut).unwrap().try_into().unwrap();
+        assert!(tokens.types.is_empty() || tokens.types == vec![0; tokens.ids.len()]);
+        !tokens.types.is_empty()
+    };
+    assert!(typed(r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#));
+    assert!(typed(r#"{"tokenizer_class": "BertTokenizer"}"#));
+    assert!(!typed(r#"{"tokenizer_class": "GPT2Tokenizer"}"#));
+    assert!(!typed(r#"{"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids"]}"#));
+    assert!(!typed("{}"));
+    assert!(pair_types(r#"{"tokenizer_class": "BertTokenizer"}"#) > 1);
+    assert!(pair_types("{}") > 1, "two texts differ, though nobody says so");
+    assert_eq!(pair_types(r#"{"tokenizer_class": "RobertaTokenizer"}"#), 0);
 }
 
 #[test]
