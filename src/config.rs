@@ -108,16 +108,16 @@ impl Config {
         Ok(config)
     }
 
-    /// The models that rewards ask for, each with the key that names it.
+    /// The models that rewards ask for: the key that names each, and what it must be.
     #[must_use]
-    pub fn models_used(&self) -> Vec<(&'static str, &ModelName)> {
+    pub fn models_used(&self) -> Vec<(&'static str, &ModelName, inference::Kind)> {
         let rewards = &self.rewards;
-        let mut used = vec![("rewards.dpo.model", &rewards.dpo.model)];
+        let mut used = vec![("rewards.dpo.model", &rewards.dpo.model, inference::Kind::CausalLm)];
         if rewards.relevance.enabled {
-            used.push(("rewards.relevance.model", &rewards.relevance.model));
+            used.push(("rewards.relevance.model", &rewards.relevance.model, inference::Kind::Encoder));
         }
         if rewards.diversity.enabled {
-            used.push(("rewards.diversity.model", &rewards.diversity.model));
+            used.push(("rewards.diversity.model", &rewards.diversity.model, inference::Kind::Encoder));
         }
         used
     }

@@ -162,7 +162,7 @@ impl Running {
 async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) -> anyhow::Result<Arc<dyn Engine>> {
     let hub = Hub::new(&config.models, clock.clone())?;
     let known: Vec<&str> = hub.list().iter().map(|model| model.name.as_ref()).collect();
-    for (key, model) in config.models_used() {
+    for (key, model, _) in config.models_used() {
         anyhow::ensure!(
             known.contains(&&*model.0),
             "{key} is `{model}`, which this version does not have; there are: {}",
@@ -173,7 +173,21 @@ async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) 
     let (settings, metrics, clock) =
         (config.inference.clone(), openvalidators_inference::Metrics::new(registry)?, clock.clone());
     let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
-    Ok(Arc::new(tokio::task::spawn_blocking(load).await.context("loading the models")??))
+    let engine = Arc::new(tokio::task::spawn_blocking(load).await.context("loading the models")??);
+    check_kinds(config, &*engine).await?;
+    Ok(engine)
+}
+
+/// Whether each model can be asked what its reward or filter will ask it.
+async fn check_kinds(config: &Config, engine: &dyn Engine) -> anyhow::Result<()> {
+    for (key, model, wanted) in config.models_used() {
+        match engine.kind(model).await {
+            Some(found) if found == wanted => {}
+            Some(found) => anyhow::bail!("{key} is `{model}`, which is {found}; it must be {wanted}"),
+            None => anyhow::bail!("{key} is `{model}`, which is not loaded"),
+        }
+    }
+    Ok(())
 }
 
 /// What the chain holds of ours; nothing when we have no place, or the chain does not answer any more.

@@ -87,6 +87,17 @@ fn models_that_are_missing_or_damaged() {
     run_in(state.path(), &["--set", "rewards.dpo.model=other"], &["rewards.dpo.model", "SmolLM2-135M-Instruct"]);
 }
 
+/// It used to be found by the first step, and by every step after it.
+#[test]
+fn models_of_the_wrong_kind() {
+    models();
+    let state = tempfile::tempdir().unwrap();
+    let encoder = ["rewards.dpo.model", "`all-MiniLM-L6-v2`", "is an encoder", "must be a causal model"];
+    run_in(state.path(), &["--set", "rewards.dpo.model=all-MiniLM-L6-v2"], &encoder);
+    let causal = ["rewards.relevance.model", "`SmolLM2-135M-Instruct`", "is a causal model", "must be an encoder"];
+    run_in(state.path(), &["--set", "rewards.relevance.model=SmolLM2-135M-Instruct"], &causal);
+}
+
 #[test]
 fn a_state_directory_of_somebody_else() {
     let state = tempfile::tempdir().unwrap();
