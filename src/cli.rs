@@ -79,6 +79,9 @@ pub struct Settings {
     /// Where records and scores are kept. One process at a time.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Score as openvalidators 1.2.0 did, in every way that was given up since (`compat.all = true`).
+    #[arg(long)]
+    pub compat: bool,
     /// Check the configuration and stop.
     #[arg(long)]
     pub check_config: bool,

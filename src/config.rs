@@ -10,12 +10,12 @@ use layers::{LayerError, Layers, Origin, parse_value};
 use openvalidators_dendrite as dendrite;
 use openvalidators_gating as gating;
 use openvalidators_hub::HubConfig;
-use openvalidators_inference as inference;
+use openvalidators_inference::{self as inference, Kind};
 use openvalidators_ledger::LedgerConfig;
 use openvalidators_messages::inference::ModelName;
 use openvalidators_prompts as prompts;
 use openvalidators_reporting::ReportingConfig;
-use openvalidators_rewards as rewards;
+use openvalidators_rewards::{self as rewards, dahoas, dpo, prompt, reciprocate, rlhf};
 use openvalidators_subtensor::{ChainConfig, local::LocalChainConfig};
 use openvalidators_weights::WeightsConfig;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub struct Config {
     pub seed: u64,
     /// Where records and scores are kept.
     pub state_dir: PathBuf,
+    /// All ways of openvalidators 1.2.0 at once.
+    pub compat: Compat,
     /// The chain and the subnet.
     pub chain: ChainConfig,
     /// The miners of the local network.
@@ -55,6 +57,14 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// Event log, Prometheus.
     pub reporting: ReportingConfig,
+}
+
+/// The switch of all compat switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compat {
+    /// Turns on every switch of the `[….compat]` tables, and `inference.interpret_special_tokens`.
+    pub all: bool,
 }
 
 /// A configuration that cannot be used.
@@ -82,8 +92,21 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the key, where its value was written, what was found and what is allowed.
     pub fn load(settings: &Settings, flags: &ArgMatches, steps: Option<u64>) -> Result<Self, ConfigError> {
+        Self::load_over(&[DEFAULT_TOML], settings, flags, steps)
+    }
+
+    /// As [`Self::load`], over the defaults given, later ones over earlier ones.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_over(
+        defaults: &[&str],
+        settings: &Settings,
+        flags: &ArgMatches,
+        steps: Option<u64>,
+    ) -> Result<Self, ConfigError> {
         let mut layers = Layers::default();
-        layers.add_defaults(DEFAULT_TOML)?;
+        defaults.iter().try_for_each(|text| layers.add_defaults(text))?;
         if let Some(file) = &settings.config {
             layers.add_file(file)?;
         }
@@ -97,9 +120,15 @@ impl Config {
             let value = toml::Value::String(directory.display().to_string());
             layers.set("state_dir", value, Origin::Flag("--state-dir".to_owned()));
         }
+        if settings.compat {
+            layers.set("compat.all", toml::Value::Boolean(true), Origin::Flag("--compat".to_owned()));
+        }
         let mut config: Self = layers.read()?;
         if steps.is_some() {
             config.prompts.steps = steps;
+        }
+        if config.compat.all {
+            config.turn_on_compat();
         }
         config.check().map_err(|error| match error {
             ConfigError::Senseless(said) => ConfigError::Senseless(layers.explain(&said)),
@@ -110,16 +139,37 @@ impl Config {
 
     /// The models that rewards ask for: the key that names each, and what it must be.
     #[must_use]
-    pub fn models_used(&self) -> Vec<(&'static str, &ModelName, inference::Kind)> {
+    pub fn models_used(&self) -> Vec<(&'static str, &ModelName, Kind)> {
         let rewards = &self.rewards;
-        let mut used = vec![("rewards.dpo.model", &rewards.dpo.model, inference::Kind::CausalLm)];
+        let functions = [
+            (dpo::NAME, "rewards.dpo.model", &rewards.dpo.model, Kind::CausalLm),
+            (rlhf::NAME, "rewards.rlhf.model", &rewards.rlhf.model, Kind::Classifier),
+            (reciprocate::NAME, "rewards.reciprocate.model", &rewards.reciprocate.model, Kind::Classifier),
+            (dahoas::NAME, "rewards.dahoas.model", &rewards.dahoas.model, Kind::Classifier),
+            (prompt::NAME, "rewards.prompt.model", &rewards.prompt.model, Kind::CausalLm),
+        ];
+        let mut used: Vec<_> = functions
+            .into_iter()
+            .filter(|(name, ..)| rewards.computes(name))
+            .map(|(_, key, model, kind)| (key, model, kind))
+            .collect();
         if rewards.relevance.enabled {
-            used.push(("rewards.relevance.model", &rewards.relevance.model, inference::Kind::Encoder));
+            let stages = rewards.relevance.stages.iter();
+            used.extend(stages.map(|stage| ("rewards.relevance.stages", &stage.model, Kind::Encoder)));
         }
         if rewards.diversity.enabled {
-            used.push(("rewards.diversity.model", &rewards.diversity.model, inference::Kind::Encoder));
+            used.push(("rewards.diversity.model", &rewards.diversity.model, Kind::Encoder));
+        }
+        if rewards.nsfw.enabled {
+            used.push(("rewards.nsfw.model", &rewards.nsfw.model, Kind::Classifier));
         }
         used
+    }
+
+    fn turn_on_compat(&mut self) {
+        self.rewards.compat = rewards::Compat::REFERENCE;
+        self.prompts.compat = prompts::Compat { paste_verbatim: true };
+        self.inference.interpret_special_tokens = true;
     }
 
     /// Whether the values make sense, each crate judging its own.
@@ -148,6 +198,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             seed: 42,
+            compat: Compat::default(),
             state_dir: PathBuf::from("state"),
             // Plain weights can be seen at the next epoch; commit-reveal, mainnet's rule, shows them an epoch later.
             chain: ChainConfig {
@@ -217,6 +268,19 @@ mod tests {
         keys("", &DEFAULT_TOML.parse::<toml::Table>().unwrap().into(), &mut written);
         let missing: Vec<_> = all.iter().filter(|key| !written.contains(key)).collect();
         assert!(missing.is_empty(), "configs/local.toml does not explain {missing:?}");
+    }
+
+    #[test]
+    fn only_what_is_asked_needs_a_model() {
+        let keys = |config: &Config| config.models_used().into_iter().map(|(key, ..)| key).collect::<Vec<_>>();
+        let mut config = Config::default();
+        assert_eq!(keys(&config), ["rewards.dpo.model", "rewards.relevance.stages", "rewards.diversity.model"]);
+        config.rewards.weights = [("rlhf_reward_model".to_owned(), 1.0)].into();
+        config.rewards.shadows.insert("prompt_reward_model".into());
+        config.rewards.nsfw.enabled = true;
+        config.rewards.relevance.enabled = false;
+        let expected = ["rewards.rlhf.model", "rewards.prompt.model", "rewards.diversity.model", "rewards.nsfw.model"];
+        assert_eq!(keys(&config), expected);
     }
 
     #[test]

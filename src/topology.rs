@@ -413,6 +413,8 @@ impl Doors {
         rewards::Inference {
             embed: self.inference.embed.clone(),
             log_prob: self.inference.log_prob.clone(),
+            classify: self.inference.classify.clone(),
+            generate: self.inference.generate.clone(),
             models: self.inference.models.clone(),
         }
     }

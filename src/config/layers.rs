@@ -78,15 +78,16 @@ pub enum LayerError {
 // === impl Layers ===
 
 impl Layers {
-    /// Lays the built-in defaults under everything; they have no origin to speak of.
+    /// Lays built-in defaults over what is there; they have no origin to speak of.
     ///
     /// # Errors
     /// When the text is not TOML.
     pub fn add_defaults(&mut self, text: &str) -> Result<(), LayerError> {
-        self.values = text.parse::<Table>().map_err(|error| LayerError::NotToml {
+        let defaults = text.parse::<Table>().map_err(|error| LayerError::NotToml {
             path: PathBuf::from("built-in defaults"),
             reason: error.to_string(),
         })?;
+        merge(&mut self.values, defaults);
         Ok(())
     }
 
@@ -206,6 +207,16 @@ impl Layers {
     }
 }
 
+/// Lays one table over another, table by table.
+fn merge(under: &mut Table, over: Table) {
+    for (name, value) in over {
+        match (under.get_mut(&name), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => _ = under.insert(name, value),
+        }
+    }
+}
+
 /// What a person typed: TOML where it is TOML (`4`, `true`, `[1, 2]`, `"text"`), else the text itself.
 #[must_use]
 pub fn parse_value(text: &str) -> Value {
@@ -266,6 +277,16 @@ mod tests {
         layers.set("prompts.path", parse_value("/flag"), Origin::Flag("--set".into()));
         let read: Outer = layers.read().unwrap();
         assert_eq!(read, Outer { seed: 1, prompts: Inner { lanes: 3, path: "/flag".into() } });
+    }
+
+    #[test]
+    fn defaults_lie_over_defaults_and_name_no_origin() {
+        let mut layers = Layers::default();
+        layers.add_defaults("seed = 1\n[prompts]\nlanes = 2\npath = \"first\"").unwrap();
+        layers.add_defaults("[prompts]\npath = \"second\"").unwrap();
+        let read: Outer = layers.read().unwrap();
+        assert_eq!(read, Outer { seed: 1, prompts: Inner { lanes: 2, path: "second".into() } });
+        assert_eq!(layers.explain("prompts path is strange"), "prompts path is strange");
     }
 
     #[test]

@@ -31,7 +31,6 @@ enum Means {
 const NO_WANDB: &str = "this version does not report to wandb yet; the event log and Prometheus are on by default";
 const NO_REAL_CHAIN: &str = "this version validates the local network only; wallets and the real chain come next";
 const NO_GATING: &str = "this version routes uniformly, as 1.2.0 really did; the gating model comes later";
-const NO_SUCH_MODEL: &str = "this reward model is not part of this version yet";
 const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
 
 const FLAGS: &[Flag] = &[
@@ -59,7 +58,7 @@ const FLAGS: &[Flag] = &[
     flag("neuron.vpermit_tao_limit", Means::Sets(&["gating.vpermit_tao_limit"])),
     flag("neuron.axon_off", Means::AbsentSwitch("this version serves no axon")),
     flag("neuron.blacklist_off", Means::Off(&["rewards.blacklist.enabled"])),
-    flag("neuron.nsfw_off", Means::AbsentSwitch(NO_SUCH_MODEL)),
+    flag("neuron.nsfw_off", Means::Off(&["rewards.nsfw.enabled"])),
     flag("neuron.relevance_off", Means::Off(&["rewards.relevance.enabled"])),
     flag("neuron.diversity_off", Means::Off(&["rewards.diversity.enabled"])),
     flag("neuron.task_validator_off", Means::Off(&["rewards.task_validator.enabled"])),
@@ -74,10 +73,10 @@ const FLAGS: &[Flag] = &[
     flag("gating.learning_rate", Means::AbsentValue(NO_GATING)),
     flag("gating.momentum", Means::AbsentValue(NO_GATING)),
     flag("reward.dpo_weight", Means::Sets(&["rewards.weights.dpo_reward_model"])),
-    flag("reward.reciprocate_weight", Means::AbsentValue(NO_SUCH_MODEL)),
-    flag("reward.rlhf_weight", Means::AbsentValue(NO_SUCH_MODEL)),
-    flag("reward.dahoas_weight", Means::AbsentValue(NO_SUCH_MODEL)),
-    flag("reward.prompt_based_weight", Means::AbsentValue(NO_SUCH_MODEL)),
+    flag("reward.reciprocate_weight", Means::Sets(&["rewards.weights.reciprocate_reward_model"])),
+    flag("reward.rlhf_weight", Means::Sets(&["rewards.weights.rlhf_reward_model"])),
+    flag("reward.dahoas_weight", Means::Sets(&["rewards.weights.dahoas_reward_model"])),
+    flag("reward.prompt_based_weight", Means::Sets(&["rewards.weights.prompt_reward_model"])),
     flag("wandb.off", Means::AbsentSwitch(NO_WANDB)),
     flag("wandb.project_name", Means::AbsentValue(NO_WANDB)),
     flag("wandb.entity", Means::AbsentValue(NO_WANDB)),
@@ -187,6 +186,32 @@ mod tests {
         assert!((config.prompts.answer_timeout_seconds - 7.5).abs() < f64::EPSILON);
         assert!(config.weights.disable_set_weights);
         assert!(!config.rewards.blacklist.enabled);
+    }
+
+    #[test]
+    fn the_rewards_flags_set_shares_and_switches() {
+        let command = clap::Command::new("run").args(arguments());
+        let given = "run --reward.dpo_weight 0.3 --reward.rlhf_weight 0.25 --reward.reciprocate_weight 0.2 \
+            --reward.dahoas_weight 0.15 --reward.prompt_based_weight 0.1 --neuron.nsfw_off --neuron.relevance_off \
+            --neuron.diversity_off --neuron.task_validator_off --neuron.blacklist_off";
+        let matches = command.try_get_matches_from(given.split_whitespace()).unwrap();
+        let mut layers = Layers::default();
+        layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
+        layers.add_defaults("[rewards.nsfw]\nenabled = true").unwrap();
+        apply(&matches, &mut layers).unwrap();
+        let rewards = layers.read::<Config>().unwrap().rewards;
+        rewards.check().unwrap();
+        let share = |name: &str| rewards.weights[&format!("{name}_reward_model")];
+        let shares = ["dpo", "rlhf", "reciprocate", "dahoas", "prompt"].map(share);
+        assert_eq!(shares, [0.3, 0.25, 0.2, 0.15, 0.1]);
+        let on = [
+            rewards.nsfw.enabled,
+            rewards.relevance.enabled,
+            rewards.diversity.enabled,
+            rewards.task_validator.enabled,
+            rewards.blacklist.enabled,
+        ];
+        assert_eq!(on, [false; 5]);
     }
 
     #[test]

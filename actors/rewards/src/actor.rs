@@ -109,7 +109,7 @@ impl RewardsActor {
             saving: false,
             state: Some(state),
             rules,
-            scorer: Rc::new(Scorer::new(config, inference)),
+            scorer: Rc::new(Scorer::new(config, inference)?),
             ledger,
             clock,
             metrics,

@@ -13,18 +13,38 @@ pub struct TooLong {
     pub limit_characters: usize,
 }
 
-/// The text as the models see it: trimmed as `reward/reward.py` does, without the control characters that tokenizers
-/// treat at whim (tab, line feed and carriage return stay).
-///
-/// # Errors
-/// When the trimmed text has more than `limit_characters` characters.
-pub fn admit(text: &str, limit_characters: usize) -> Result<String, TooLong> {
-    let text = text.trim();
-    if text.chars().nth(limit_characters).is_some() {
-        return Err(TooLong { limit_characters });
+/// The rules of admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The most characters of a trimmed text.
+    pub limit_characters: usize,
+    /// Control characters stay, as in the reference.
+    pub verbatim: bool,
+}
+
+impl Admission {
+    /// The text as the models see it: trimmed as `reward/reward.py` does, without the control characters that tokenizers
+    /// treat at whim (tab, line feed and carriage return stay).
+    ///
+    /// # Errors
+    /// When the trimmed text has more than `limit_characters` characters.
+    pub fn admit(self, text: &str) -> Result<String, TooLong> {
+        let text = trimmed(text);
+        if text.chars().nth(self.limit_characters).is_some() {
+            return Err(TooLong { limit_characters: self.limit_characters });
+        }
+        if self.verbatim {
+            return Ok(text.to_owned());
+        }
+        let kept: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\n' | '\r')).collect();
+        Ok(trimmed(&kept).to_owned())
     }
-    let kept: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\n' | '\r')).collect();
-    Ok(kept.trim().to_owned())
+}
+
+/// The text without white space at its ends, as Python's `strip` has it: U+001C to U+001F are white space there.
+#[must_use]
+pub fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}'))
 }
 
 /// The text reduced to what a reader would call its words: compatibility forms unified (NFKC), lower case, letters and
@@ -40,10 +60,22 @@ mod tests {
 
     use super::*;
 
+    fn admit(text: &str, limit_characters: usize) -> Result<String, TooLong> {
+        Admission { limit_characters, verbatim: false }.admit(text)
+    }
+
     #[test]
     fn control_characters_go_and_layout_stays() {
         assert_eq!(admit("\u{0} one\r\n\ttwo\u{7}\u{9f} \u{0}", 100).unwrap(), "one\r\n\ttwo");
         assert_eq!(admit(" \n ", 100).unwrap(), "");
+    }
+
+    /// Checked against Python's `str.strip`.
+    #[test]
+    fn verbatim_only_the_ends_are_trimmed_and_as_python_does() {
+        let reference = Admission { limit_characters: 100, verbatim: true };
+        let text = "\u{1f}\u{1c} \u{85}\u{a0}\u{2003}\u{3000}\n\u{0}a\u{1c}b\u{7}\u{200b}\u{2029}\u{b}";
+        assert_eq!(reference.admit(text).unwrap(), "\u{0}a\u{1c}b\u{7}\u{200b}");
     }
 
     #[test]

@@ -30,6 +30,16 @@ impl Blacklist {
     }
 }
 
+/// The keys of everything that was said before. The reference knows the base text alone, not the prompt as sent, and
+/// compares both untrimmed: a prompt that ends with a line break is repeated by nobody.
+fn blocked(phrases: &[String], used: &[String], prompt: &str, base_text: &str, exact: bool) -> HashSet<String> {
+    let said = phrases.iter().chain(used).map(String::as_str);
+    match exact {
+        true => said.chain([base_text]).map(|text| key(text, true)).collect(),
+        false => said.chain([prompt, base_text]).map(|text| key(text.trim(), false)).collect(),
+    }
+}
+
 /// What is compared: the words, or with `exact` every letter. A text without words is compared as it is.
 fn key(text: &str, exact: bool) -> String {
     let words = if exact { String::new() } else { folded(text) };
@@ -46,10 +56,38 @@ impl Filter for Blacklist {
         let (exact, phrases, used) = (self.exact, self.phrases.clone(), Arc::clone(&step.used));
         let (texts, prompt, base_text) = (step.texts.clone(), Arc::clone(&step.prompt), Arc::clone(&step.base_text));
         let factors = on_worker(move || {
-            let said = phrases.iter().chain(used.iter()).map(String::as_str).chain([&*prompt, &*base_text]);
-            let blocked: HashSet<String> = said.map(|text| key(text.trim(), exact)).collect();
+            let blocked = blocked(&phrases, &used, &prompt, &base_text, exact);
             texts.iter().map(|text| pass(!blocked.contains(&key(text, exact)))).collect::<Vec<_>>()
         });
         Ok(factors.await.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::{golden, numbers, texts};
+
+    /// The recording asks the filter directly, with texts as they came.
+    #[test]
+    fn exact_mode_decides_as_the_reference() {
+        let (inputs, recorded) = (golden("inputs"), golden("filters"));
+        let (prompts, completions) = (texts(&inputs["prompts"]), texts(&inputs["completions"]));
+        let phrases = BlacklistConfig::default().phrases;
+        let used = [completions[2].clone(), completions[0].clone()];
+        for (row, used) in [(0, &[][..]), (1, &used[..]), (2, &[])] {
+            let blocked = blocked(&phrases, used, "another prompt", &prompts[0], true);
+            let ours: Vec<_> = completions.iter().map(|text| pass(!blocked.contains(&key(text, true)))).collect();
+            assert_eq!(ours, numbers(&recorded["blacklist"][row]), "row {row}");
+        }
+    }
+
+    #[test]
+    fn the_prompt_is_blocked_by_default_and_in_the_reference_only_as_base_text() {
+        let has =
+            |exact, text: &str| blocked(&[], &[], "The prompt.\n\n", "The base.\n", exact).contains(&key(text, exact));
+        assert!(has(false, "the prompt") && has(false, "the base"));
+        assert!(!has(true, "The prompt.") && !has(true, "The prompt.\n\n") && !has(true, "The base."));
+        assert!(has(true, "The base.\n"));
     }
 }

@@ -5,7 +5,7 @@
 //! the fold applies it to the rows this filter hands on ([`crate::fold`]).
 
 use async_trait::async_trait;
-use openvalidators_messages::inference::ModelName;
+use openvalidators_messages::inference::{ModelName, Pooling};
 
 use crate::{
     config::{Compat, DiversityConfig},
@@ -83,7 +83,7 @@ impl Filter for Diversity {
 
     /// Empty texts say nothing: they get 0, are no neighbours to anyone, and are not remembered.
     async fn filter(&self, step: &Step) -> Result<Filtered, AskError> {
-        let embedded = step.embedded(&self.model).await?;
+        let embedded = step.embedded(&self.model, Pooling::MeanNormalised).await?;
         let silent: Vec<bool> = step.texts.iter().map(|text| text.is_empty() && !self.as_reference).collect();
         let heard = |(row, silent): (&Option<Vec<f32>>, &bool)| row.clone().filter(|_| !silent);
         let rows: Vec<_> = embedded.texts.iter().zip(&silent).map(heard).collect();

@@ -4,7 +4,7 @@
 //! The reference asks BTLM-3B; the model here is the operator's choice.
 
 use async_trait::async_trait;
-use openvalidators_messages::inference::{LogProbability, ModelName};
+use openvalidators_messages::inference::{InferenceError, LogProbability, ModelName};
 
 use crate::{
     config::{Compat, DpoConfig},
@@ -27,7 +27,7 @@ const TOO_SHORT_CHARACTERS: usize = 5;
 pub struct Dpo {
     model: ModelName,
     repetition_penalty: f32,
-    unclamped: bool,
+    compat: Compat,
 }
 
 impl Dpo {
@@ -35,13 +35,13 @@ impl Dpo {
     #[must_use]
     pub fn new(config: &DpoConfig, compat: Compat) -> Self {
         let DpoConfig { model, repetition_penalty } = config.clone();
-        Self { model, repetition_penalty, unclamped: compat.dpo_unclamped }
+        Self { model, repetition_penalty, compat }
     }
 
     fn reward(&self, answer: LogProbability) -> f32 {
         match answer.mean.filter(|mean| mean.is_finite()) {
             None => FLOOR,
-            Some(mean) if self.unclamped => mean,
+            Some(mean) if self.compat.dpo_unclamped => mean,
             Some(mean) => mean.max(FLOOR),
         }
     }
@@ -60,7 +60,12 @@ impl RewardFunction for Dpo {
     async fn score(&self, step: &Step) -> Result<Values, AskError> {
         let judged = |text: &str| text.chars().nth(TOO_SHORT_CHARACTERS).is_some();
         let asked = step.texts.iter().filter(|text| judged(text)).cloned().collect();
-        let mut answers = step.log_probabilities(&self.model, asked, self.repetition_penalty).await?.into_iter();
+        let mut answers = match step.log_probabilities(&self.model, asked, self.repetition_penalty).await {
+            Err(AskError::Inference(InferenceError::PromptTooLong { .. })) if self.compat.dpo_long_prompt_floor => {
+                return Ok(vec![Some(FLOOR); step.texts.len()]);
+            }
+            answers => answers?.into_iter(),
+        };
         let mut reward = |text: &str| match judged(text) {
             true => answers.next().flatten().map(|answer| self.reward(answer)),
             false => Some(FLOOR),

@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     diversity::{self, history_factor},
     history::History,
-    normaliser::Normaliser,
+    normaliser::{Normaliser, SingleScore},
 };
 
 /// Rows of the history that the reference skips, and remembers in addition: `history_range` of `reward/diversity.py`.
@@ -25,6 +25,8 @@ pub struct Rules {
     history_bottom_k: usize,
     history_skip: usize,
     history_rows: usize,
+    single_score: SingleScore,
+    best_of_nothing: bool,
 }
 
 /// What rewards remember from step to step.
@@ -56,6 +58,11 @@ impl Rules {
             history_bottom_k: config.diversity.history_bottom_k,
             history_skip: skip,
             history_rows: config.diversity.history_rows.saturating_add(skip),
+            single_score: match config.compat.normaliser_unscaled_by_one {
+                true => SingleScore::EndsScaling,
+                false => SingleScore::VariesNot,
+            },
+            best_of_nothing: config.compat.best_of_nothing,
         }
     }
 
@@ -89,7 +96,7 @@ impl State {
         };
         check(rules, record, raw)?;
         self.forget_other_models(record, raw);
-        let normalised = raw.rewards.iter().map(|column| self.normalise(column)).collect::<Vec<_>>();
+        let normalised = raw.rewards.iter().map(|column| self.normalise(rules, column)).collect::<Vec<_>>();
         let mut filters = raw.filters.clone();
         if let Some(embeddings) = &raw.embeddings {
             self.compare_with_history(rules, embeddings, &mut filters);
@@ -97,13 +104,14 @@ impl State {
         }
         let succeeded: Vec<bool> = record.completions.iter().map(|completion| completion.is_success()).collect();
         let rewards = combine(&succeeded, &rules.weights, &normalised, &filters);
-        let best = best(&rewards);
+        let first = (rules.best_of_nothing && !rewards.is_empty()).then_some(0);
+        let best = best(&rewards).or(first);
         Ok(Scored { normalised, filters, rewards, best })
     }
 
-    fn normalise(&mut self, column: &Column) -> Column {
+    fn normalise(&mut self, rules: &Rules, column: &Column) -> Column {
         let normaliser = self.normalisers.entry(column.name.clone()).or_default();
-        Column { name: column.name.clone(), values: normaliser.normalise(&column.values) }
+        Column { name: column.name.clone(), values: normaliser.normalise(&column.values, rules.single_score) }
     }
 
     fn compare_with_history(&self, rules: &Rules, embeddings: &Embeddings, filters: &mut [Column]) {

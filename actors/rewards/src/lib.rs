@@ -2,7 +2,7 @@
 //!
 //! **Who sends.** The forward asks for raw scores ([`Score`]) and, once the step is durable, has it folded ([`Apply`]).
 //!
-//! **Whom it sends to.** Inference, for embeddings and log-probabilities; the ledger, for the state of an earlier life
+//! **Whom it sends to.** Inference, for embeddings, log-probabilities, logits and texts; the ledger, for the state of an earlier life
 //! (snapshot and steps), outcomes that were never stored, and its own snapshots.
 //!
 //! **Two halves.** *Scoring* touches no state: texts are admitted, then every reward function and filter
@@ -28,18 +28,25 @@ pub mod blacklist;
 pub mod combination;
 mod config;
 pub mod constant;
+pub mod dahoas;
 pub mod diversity;
 pub mod dpo;
 pub mod fold;
 pub mod function;
 pub mod history;
 mod metrics;
+#[cfg(test)]
+mod neighbours;
 pub mod normaliser;
+pub mod nsfw;
 #[cfg(test)]
 mod parity;
+pub mod prompt;
+pub mod reciprocate;
 mod recovery;
 pub mod registry;
 pub mod relevance;
+pub mod rlhf;
 #[cfg(test)]
 mod samples;
 pub mod score;
@@ -50,7 +57,8 @@ mod worker;
 
 pub use actor::{Mailboxes, RewardsActor, StartError};
 pub use config::{
-    BlacklistConfig, Compat, Config, ConfigError, DiversityConfig, DpoConfig, RelevanceConfig, TaskValidatorConfig,
+    BlacklistConfig, Compat, Config, ConfigError, DiversityConfig, DpoConfig, Measure, NsfwConfig, PromptConfig,
+    PromptTemplates, RelevanceConfig, RelevanceStage, RewardModelConfig, TaskValidatorConfig,
 };
 pub use metrics::Metrics;
 pub use recovery::{Ledger, RecoveryError};

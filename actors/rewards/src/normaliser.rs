@@ -9,8 +9,8 @@ pub const COUNT_LIMIT_SCORES: u64 = 3000;
 ///
 /// After `reward/reward.py` of openvalidators 1.2.0, arithmetic included: a batch enters with its *unbiased* variance
 /// mixed by *population* weights, and is normalised with the statistics that already contain it. Two things differ:
-/// the variance of a single score counts as 0 (there it is NaN, and stays so for ever), and a score that is not finite
-/// never enters.
+/// the variance of a single score counts as 0 (there it is NaN, and stays so for ever: [`SingleScore`]), and a score that
+/// is not finite never enters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Normaliser {
     /// Scores seen, at most [`COUNT_LIMIT_SCORES`].
@@ -19,15 +19,29 @@ pub struct Normaliser {
     pub mean: f64,
     /// Their variance.
     pub variance: f64,
+    /// Scores are not scaled any more: what NaN for a variance does to the reference.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unscaled: bool,
+}
+
+/// What a batch of a single score does to the variance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SingleScore {
+    /// It counts as a variance of 0.
+    #[default]
+    VariesNot,
+    /// Scores are never scaled again, as in the reference, where the variance is NaN from then on.
+    EndsScaling,
 }
 
 impl Normaliser {
     /// Takes a batch in, then says where each of its scores lies: the normal cumulative distribution at its distance
     /// from the mean, in standard deviations. `None` and non-finite scores give `None`.
-    pub fn normalise(&mut self, scores: &[Option<f32>]) -> Vec<Option<f32>> {
+    pub fn normalise(&mut self, scores: &[Option<f32>], single: SingleScore) -> Vec<Option<f32>> {
         let finite: Vec<f64> = scores.iter().flatten().filter(|score| score.is_finite()).map(|&s| s.into()).collect();
         self.update(&finite);
-        let scale = if self.variance > 0.0 { self.variance.sqrt() } else { 1.0 };
+        self.unscaled |= finite.len() == 1 && single == SingleScore::EndsScaling;
+        let scale = if self.variance > 0.0 && !self.unscaled { self.variance.sqrt() } else { 1.0 };
         let place = |score: f32| normal_cdf((f64::from(score) - self.mean) / scale) as f32;
         scores.iter().map(|score| score.filter(|score| score.is_finite()).map(place)).collect()
     }
@@ -62,12 +76,18 @@ mod tests {
     use super::*;
     use crate::parity::{golden, numbers};
 
+    /// Every recorded model with a normaliser.
+    const MODELS: [&str; 4] = ["dpo_gpt2", "dpo_btlm", "rlhf_deberta", "reciprocate_gptj"];
+
+    /// Below it the reference's f32 arithmetic shows.
+    const TINY_VARIANCE: f64 = 1e-3;
+
     #[test]
     fn ninety_recorded_steps_come_out_as_in_the_reference() {
         let mut normaliser = Normaliser::default();
         let steps = golden("normalizer");
         for (index, step) in steps.as_array().unwrap().iter().enumerate() {
-            let normalised = normaliser.normalise(&numbers(&step["rewards"]));
+            let normalised = normaliser.normalise(&numbers(&step["rewards"]), SingleScore::default());
             for (ours, theirs) in normalised.iter().zip(numbers(&step["normalized"])) {
                 assert!((ours.unwrap() - theirs.unwrap()).abs() <= 1e-4, "step {index}: {ours:?} {theirs:?}");
             }
@@ -78,29 +98,36 @@ mod tests {
         assert_eq!(steps.as_array().unwrap().len(), 90);
     }
 
-    /// In the reference the second of these steps makes the variance NaN, and the third is never scaled again.
+    /// The second of these steps has one success: in the reference the third is not scaled any more.
     #[test]
-    fn one_success_does_not_poison_the_variance() {
-        for model in ["dpo_gpt2", "dpo_btlm"] {
-            let mut normaliser = Normaliser::default();
+    fn one_success_does_not_poison_the_variance_unless_asked_to() {
+        for model in MODELS {
+            let (mut ours, mut reference) = (Normaliser::default(), Normaliser::default());
             for step in golden(model)["trajectory"]["single_success_variant"].as_array().unwrap() {
-                let normalised = normaliser.normalise(&numbers(&step["result"]["raw"]));
-                assert!(normaliser.variance.is_finite() && normaliser.mean.is_finite());
-                assert!(normalised.iter().flatten().all(|share| (0.0..=1.0).contains(share)));
+                let raw = numbers(&step["result"]["raw"]);
+                let theirs = numbers(&step["result"]["normalized"]);
+                for (same, theirs) in reference.normalise(&raw, SingleScore::EndsScaling).iter().zip(theirs) {
+                    assert!((same.unwrap_or(0.0) - theirs.unwrap()).abs() <= 1e-3, "{model}: {same:?} {theirs:?}");
+                }
+                let shares = ours.normalise(&raw, SingleScore::VariesNot);
+                assert!(ours.variance.is_finite() && ours.mean.is_finite());
+                assert!(shares.iter().flatten().all(|share| (0.0..=1.0).contains(share)));
             }
-            assert!(normaliser.variance > 0.5, "{model} scores are spread: {normaliser:?}");
+            assert!(reference.unscaled && !ours.unscaled && ours.variance > 0.0, "{model}: {ours:?}");
         }
     }
 
     #[test]
     fn recorded_trajectories_of_a_model_come_out_as_in_the_reference() {
-        for model in ["dpo_gpt2", "dpo_btlm"] {
+        for model in MODELS {
             let mut normaliser = Normaliser::default();
-            for step in golden(model)["trajectory"]["steps"].as_array().unwrap() {
+            for (index, step) in golden(model)["trajectory"]["steps"].as_array().unwrap().iter().enumerate() {
                 let raw = numbers(&step["raw"]);
-                let normalised = normaliser.normalise(&raw);
+                let normalised = normaliser.normalise(&raw, SingleScore::EndsScaling);
+                let tolerance = if normaliser.variance < TINY_VARIANCE { 1e-3 } else { 1e-4 };
                 for (ours, theirs) in normalised.iter().zip(numbers(&step["normalized"])) {
-                    assert!((ours.unwrap_or(0.0) - theirs.unwrap()).abs() <= 1e-4);
+                    let apart = (ours.unwrap_or(0.0) - theirs.unwrap()).abs();
+                    assert!(apart <= tolerance, "{model}, step {index}: {ours:?} {theirs:?}");
                 }
             }
         }
@@ -109,9 +136,9 @@ mod tests {
     #[test]
     fn equal_scores_are_all_average() {
         let mut normaliser = Normaliser::default();
-        assert_eq!(normaliser.normalise(&[Some(0.1); 7]), [Some(0.5); 7]);
-        assert_eq!(Normaliser::default().normalise(&[Some(-11.0)]), [Some(0.5)]);
-        assert_eq!(Normaliser::default().normalise(&[]), []);
+        assert_eq!(normaliser.normalise(&[Some(0.1); 7], SingleScore::default()), [Some(0.5); 7]);
+        assert_eq!(Normaliser::default().normalise(&[Some(-11.0)], SingleScore::default()), [Some(0.5)]);
+        assert_eq!(Normaliser::default().normalise(&[], SingleScore::default()), []);
     }
 
     proptest! {
@@ -121,7 +148,7 @@ mod tests {
         ) {
             let mut normaliser = Normaliser::default();
             for batch in &batches {
-                let normalised = normaliser.normalise(batch);
+                let normalised = normaliser.normalise(batch, SingleScore::default());
                 prop_assert_eq!(normalised.len(), batch.len());
                 for (share, score) in normalised.iter().zip(batch) {
                     prop_assert_eq!(share.is_some(), score.is_some_and(f32::is_finite));

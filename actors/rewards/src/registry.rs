@@ -4,25 +4,34 @@ use async_trait::async_trait;
 
 use crate::{
     blacklist::{self, Blacklist},
-    config::Config,
+    config::{Config, ConfigError},
     constant::{self, Constant},
+    dahoas::{self, Dahoas},
     diversity::{self, Diversity},
     dpo::{self, Dpo},
     function::{Filter, Filtered, RewardFunction},
+    nsfw::{self, Nsfw},
+    prompt::{self, Prompt},
+    reciprocate::{self, Reciprocate},
     relevance::{self, Relevance},
+    rlhf::{self, Rlhf},
     step::{AskError, Step},
     task_validator::{self, TaskValidator},
 };
 
-type MakeReward = fn(&Config) -> Box<dyn RewardFunction>;
+type MakeReward = fn(&Config) -> Result<Box<dyn RewardFunction>, ConfigError>;
 type MakeFilter = fn(&Config) -> Box<dyn Filter>;
 type IsEnabled = fn(&Config) -> bool;
 
-/// Every reward function, by its column.
+/// Every reward function, by its column, in the order of the reference.
 const REWARDS: &[(&str, MakeReward)] = &[
-    (dpo::NAME, |c| Box::new(Dpo::new(&c.dpo, c.compat))),
+    (dpo::NAME, |c| Ok(Box::new(Dpo::new(&c.dpo, c.compat)))),
+    (rlhf::NAME, |c| Ok(Box::new(Rlhf::new(&c.rlhf)))),
+    (reciprocate::NAME, |c| Ok(Box::new(Reciprocate::new(&c.reciprocate)))),
+    (dahoas::NAME, |c| Ok(Box::new(Dahoas::new(&c.dahoas)))),
+    (prompt::NAME, |c| Ok(Box::new(Prompt::new(&c.prompt, c.compat)?))),
     // The control of comparisons: no weight, unless an operator gives it one.
-    (constant::NAME, |_| Box::new(Constant)),
+    (constant::NAME, |_| Ok(Box::new(Constant))),
 ];
 
 /// Every filter, by its column, in the order of the reference.
@@ -31,6 +40,7 @@ const FILTERS: &[(&str, MakeFilter, IsEnabled)] = &[
     (task_validator::NAME, |c| Box::new(TaskValidator::new(c.compat)), |c| c.task_validator.enabled),
     (relevance::NAME, |c| Box::new(Relevance::new(&c.relevance, c.compat)), |c| c.relevance.enabled),
     (diversity::NAME, |c| Box::new(Diversity::new(&c.diversity, c.compat)), |c| c.diversity.enabled),
+    (nsfw::NAME, |c| Box::new(Nsfw::new(&c.nsfw, c.compat)), |c| c.nsfw.enabled),
 ];
 
 /// The names of all reward functions: what the operator may give a weight.
@@ -43,11 +53,12 @@ pub fn filter_names() -> impl Iterator<Item = &'static str> {
     FILTERS.iter().map(|(name, ..)| *name)
 }
 
-/// The reward functions that have a weight.
-#[must_use]
-pub fn rewards(config: &Config) -> Vec<Box<dyn RewardFunction>> {
-    let weighs = |name: &str| config.weights.get(name).is_some_and(|&weight| weight > 0.0);
-    REWARDS.iter().filter(|(name, _)| weighs(name)).map(|(_, make)| make(config)).collect()
+/// The reward functions that have a weight, or are shadows.
+///
+/// # Errors
+/// When one cannot be made as configured.
+pub fn rewards(config: &Config) -> Result<Vec<Box<dyn RewardFunction>>, ConfigError> {
+    REWARDS.iter().filter(|(name, _)| config.computes(name)).map(|(_, make)| make(config)).collect()
 }
 
 /// All filters; a disabled one lets everything pass.
@@ -82,13 +93,15 @@ mod tests {
         let weights = reward_names().map(|name| (name.to_owned(), 0.5)).collect();
         let config = Config { weights, ..Config::default() };
         assert!(filters(&config).iter().map(|filter| filter.name()).eq(filter_names()));
-        assert!(rewards(&config).iter().map(|reward| reward.name()).eq(reward_names()));
+        assert!(rewards(&config).unwrap().iter().map(|reward| reward.name()).eq(reward_names()));
     }
 
     #[test]
-    fn a_reward_without_weight_is_not_computed() {
-        assert!(
-            rewards(&Config { weights: [("dpo_reward_model".into(), 0.0)].into(), ..Config::default() }).is_empty()
-        );
+    fn a_reward_is_computed_for_its_weight_or_as_a_shadow() {
+        let built = |config: &Config| rewards(config).unwrap().iter().map(|reward| reward.name()).collect::<Vec<_>>();
+        let mut config = Config { weights: [("dpo_reward_model".into(), 0.0)].into(), ..Config::default() };
+        assert!(built(&config).is_empty());
+        config.shadows.insert("prompt_reward_model".into());
+        assert_eq!(built(&config), ["prompt_reward_model"]);
     }
 }

@@ -7,6 +7,11 @@ use openvalidators_messages::{
     Scoring, StepId, StepName, StepRecord, Uid, rewards::Score,
 };
 
+use crate::{
+    admission::Admission,
+    step::{Inference, Step},
+};
+
 pub fn completion(text: &str, answered: bool) -> Completion {
     Completion {
         uid: Uid(0),
@@ -17,6 +22,11 @@ pub fn completion(text: &str, answered: bool) -> Completion {
         status_message: String::new(),
         elapsed_seconds: 1.0,
     }
+}
+
+/// Completions that all answered.
+pub fn answered(texts: &[String]) -> Vec<Completion> {
+    texts.iter().map(|text| completion(text, true)).collect()
 }
 
 pub fn column(name: &str, values: Vec<Option<f32>>) -> Column {
@@ -55,6 +65,11 @@ pub fn raw(dpo: &[Option<f32>], embeddings: Option<Embeddings>) -> RawScores {
 
 pub fn embeddings(places: &[usize], rows: &[[f32; 2]]) -> Embeddings {
     Embeddings { model: "encoder".into(), width: 2, completions: places.to_vec(), rows: rows.concat() }
+}
+
+/// A step that everybody answered with these texts.
+pub fn step(name: &str, prompt: &str, texts: &[String], admission: Admission, inference: &Inference) -> Step {
+    Step::new(&score(name, prompt, prompt, &[], answered(texts)), admission, inference.clone())
 }
 
 pub fn score(name: &str, prompt: &str, base_text: &str, used: &[String], completions: Vec<Completion>) -> Score {

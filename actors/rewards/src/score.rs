@@ -10,7 +10,8 @@ use openvalidators_messages::{
 };
 
 use crate::{
-    config::Config,
+    admission::Admission,
+    config::{Config, ConfigError},
     function::{Filter, Filtered, Memory, RewardFunction},
     registry,
     step::{Inference, Step},
@@ -23,26 +24,30 @@ const NOBODY_ANSWERED: &str = "nobody answered";
 pub struct Scorer {
     rewards: Vec<Box<dyn RewardFunction>>,
     filters: Vec<Box<dyn Filter>>,
-    completion_limit_characters: usize,
+    admission: Admission,
+    silence_counts: bool,
     inference: Inference,
 }
 
 impl Scorer {
     /// As configured.
-    #[must_use]
-    pub fn new(config: &Config, inference: Inference) -> Self {
-        Self {
-            rewards: registry::rewards(config),
+    ///
+    /// # Errors
+    /// When a reward function cannot be made as configured.
+    pub fn new(config: &Config, inference: Inference) -> Result<Self, ConfigError> {
+        Ok(Self {
+            rewards: registry::rewards(config)?,
             filters: registry::filters(config),
-            completion_limit_characters: config.completion_limit_characters,
+            admission: config.admission(),
+            silence_counts: config.compat.nobody_answered_zero,
             inference,
-        }
+        })
     }
 
-    /// What a [`Step`] is made with: the limit of admission in characters, and the models.
+    /// What a [`Step`] is made with: the rules of admission, and the models.
     #[must_use]
-    pub fn admission(&self) -> (usize, Inference) {
-        (self.completion_limit_characters, self.inference.clone())
+    pub fn admission(&self) -> (Admission, Inference) {
+        (self.admission, self.inference.clone())
     }
 
     /// The raw scores of a step. Without any text to score no model is asked.
@@ -51,7 +56,7 @@ impl Scorer {
     /// When one model cannot say what it thinks, or no completion succeeded: then the step is unscored as a whole, for
     /// zeros would be a judgement. A step nobody answered says more about our network than about so many miners.
     pub async fn score(&self, step: &Step) -> Result<ScoreSheet, Unscored> {
-        if step.texts.is_empty() && step.refused.is_empty() {
+        if step.texts.is_empty() && step.refused.is_empty() && !self.silence_counts {
             return Err(Unscored { reason: NOBODY_ANSWERED.to_owned() });
         }
         if step.texts.is_empty() {

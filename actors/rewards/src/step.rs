@@ -2,16 +2,23 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use actix::Message;
 use openvalidators_messages::{
     StepKind,
-    inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Models, Pooling},
+    inference::{
+        Classify, Composed, Embed, Generate, InferenceError, Input, LogProb, LogProbability, Logits, ModelName, Models,
+        Overflow, Pooling, Row,
+    },
     rewards::Score,
 };
 use openvalidators_runtime::{CallError, Mailbox};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use crate::admission::{TooLong, admit};
+use crate::{
+    admission::{Admission, TooLong},
+    function::Values,
+};
 
 /// The ways into inference.
 #[derive(Clone)]
@@ -20,6 +27,10 @@ pub struct Inference {
     pub embed: Mailbox<Embed>,
     /// Log-probabilities of completions.
     pub log_prob: Mailbox<LogProb>,
+    /// What classifiers and reward models say.
+    pub classify: Mailbox<Classify>,
+    /// Texts continued.
+    pub generate: Mailbox<Generate>,
     /// Which models are loaded, for the record of a step.
     pub models: Mailbox<Models>,
 }
@@ -45,10 +56,13 @@ pub struct Step {
     /// Successful completions that were not admitted.
     pub refused: Vec<TooLong>,
     inference: Inference,
-    embedded: Mutex<HashMap<ModelName, Arc<OnceCell<Arc<Embedded>>>>>,
+    embedded: Mutex<HashMap<(ModelName, Pooling), Once<Embedded>>>,
 }
 
-/// The texts of a step as one encoder sees them: rows of length 1.
+/// Made by whoever comes first, for all who come.
+type Once<T> = Arc<OnceCell<Arc<T>>>;
+
+/// The texts of a step as one encoder sees them: rows of length 1, where [`Pooling::MeanNormalised`] was asked for.
 #[derive(Debug)]
 pub struct Embedded {
     /// Length of a row.
@@ -57,6 +71,13 @@ pub struct Embedded {
     pub base_text: Option<Vec<f32>>,
     /// One for each text of the step; `None` where a row was not finite, or zero, or the device failed on it alone.
     pub texts: Vec<Option<Vec<f32>>>,
+}
+
+/// What is asked of a model, for the words of an error.
+struct Asked<'a> {
+    model: &'a ModelName,
+    what: &'static str,
+    answers: usize,
 }
 
 /// A model did not answer, or not what was asked.
@@ -94,10 +115,10 @@ pub enum AskError {
 impl Step {
     /// Admits the texts of a step.
     #[must_use]
-    pub fn new(score: &Score, completion_limit_characters: usize, inference: Inference) -> Self {
+    pub fn new(score: &Score, admission: Admission, inference: Inference) -> Self {
         let (mut texts, mut places, mut arrived, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (place, completion) in score.completions.iter().enumerate().filter(|(_, c)| c.is_success()) {
-            match admit(&completion.text, completion_limit_characters) {
+            match admission.admit(&completion.text) {
                 Ok(text) => {
                     texts.push(text.into());
                     places.push(place);
@@ -125,18 +146,15 @@ impl Step {
     ///
     /// # Errors
     /// When the model does not answer, fails on the base text, or answers with other than one row for each text.
-    pub async fn embedded(&self, model: &ModelName) -> Result<Arc<Embedded>, AskError> {
-        let cell = Arc::clone(self.embedded.lock().entry(model.clone()).or_default());
-        cell.get_or_try_init(|| self.embed(model)).await.cloned()
+    pub async fn embedded(&self, model: &ModelName, pooling: Pooling) -> Result<Arc<Embedded>, AskError> {
+        let cell = Arc::clone(self.embedded.lock().entry((model.clone(), pooling)).or_default());
+        cell.get_or_try_init(|| self.embed(model, pooling)).await.cloned()
     }
 
-    async fn embed(&self, model: &ModelName) -> Result<Arc<Embedded>, AskError> {
-        const ASKED: &str = "embeddings";
+    async fn embed(&self, model: &ModelName, pooling: Pooling) -> Result<Arc<Embedded>, AskError> {
         let texts: Vec<_> = std::iter::once(&self.base_text).chain(&self.texts).cloned().collect();
-        let due = texts.len();
-        let ask = Embed { model: model.clone(), texts, pooling: Pooling::MeanNormalised };
-        let call_failed = |error| AskError::Call { model: model.clone(), asked: ASKED, error };
-        let rows = self.inference.embed.call(ask).await.map_err(call_failed)??;
+        let asked = Asked { model, what: "embeddings", answers: texts.len() };
+        let rows = asked.rows(&self.inference.embed, Embed { model: model.clone(), texts, pooling }).await?;
         // Every text is compared with the base text: without its row there is nothing to say of any.
         if let Some(Err(failed)) = rows.first() {
             let reason = format!("the base text: {failed}");
@@ -144,15 +162,14 @@ impl Step {
         }
         let mut found = rows.iter().flatten();
         let width = found.next().map_or(0, |row| row.len());
-        if rows.len() != due || width == 0 || found.any(|row| row.len() != width) {
-            return Err(AskError::WrongShape {
-                model: model.clone(),
-                asked: ASKED,
-                expected: format!("{due} rows of one width"),
-                found: format!("{} rows, the first {width} wide", rows.len()),
-            });
+        if width == 0 || found.any(|row| row.len() != width) {
+            return Err(asked.wrong_shape("rows of one width", format!("rows, the first {width} wide")));
         }
-        let mut rows = rows.iter().map(|row| unit(row.as_ref().ok()?));
+        let usable = match pooling {
+            Pooling::MeanNormalised => unit,
+            Pooling::Mean | Pooling::MeanOfWindows => finite,
+        };
+        let mut rows = rows.iter().map(|row| usable(row.as_ref().ok()?));
         Ok(Arc::new(Embedded { width, base_text: rows.next().flatten(), texts: rows.collect() }))
     }
 
@@ -167,23 +184,60 @@ impl Step {
         completions: Vec<Arc<str>>,
         repetition_penalty: f32,
     ) -> Result<Vec<Option<LogProbability>>, AskError> {
-        const ASKED: &str = "log-probabilities";
-        let due = completions.len();
-        if due == 0 {
+        let asked = Asked { model, what: "log-probabilities", answers: completions.len() };
+        if completions.is_empty() {
             return Ok(Vec::new());
         }
-        let ask = LogProb { model: model.clone(), prompt: Arc::clone(&self.prompt), completions, repetition_penalty };
-        let call_failed = |error| AskError::Call { model: model.clone(), asked: ASKED, error };
-        let answers = self.inference.log_prob.call(ask).await.map_err(call_failed)??;
-        if answers.len() != due {
-            return Err(AskError::WrongShape {
-                model: model.clone(),
-                asked: ASKED,
-                expected: format!("{due} numbers"),
-                found: format!("{}", answers.len()),
-            });
+        let prompt = Arc::clone(&self.prompt);
+        let ask = LogProb { model: model.clone(), prompt, completions, repetition_penalty };
+        Ok(asked.rows(&self.inference.log_prob, ask).await?.into_iter().map(Result::ok).collect())
+    }
+
+    /// The logits of a classifier of `labels` labels for each of these inputs; `None` where the device failed on it.
+    ///
+    /// # Errors
+    /// When the model does not answer, or not with so many logits for each window of each input.
+    pub async fn classify(
+        &self,
+        model: &ModelName,
+        inputs: Vec<Input>,
+        overflow: Overflow,
+        labels: usize,
+    ) -> Result<Vec<Option<Logits>>, AskError> {
+        let asked = Asked { model, what: "logits", answers: inputs.len() };
+        let ask = Classify { model: model.clone(), inputs, overflow };
+        let rows = asked.rows(&self.inference.classify, ask).await?;
+        let windows = rows.iter().flatten().flatten();
+        if let Some(window) = windows.map(|window| window.len()).find(|&logits| logits != labels) {
+            return Err(asked.wrong_shape(format!("{labels} logits for each input"), format!("{window}")));
         }
-        Ok(answers.into_iter().map(Result::ok).collect())
+        Ok(rows.into_iter().map(Result::ok).collect())
+    }
+
+    /// The single logit of a reward model for each of these inputs; `None` where the device failed on it.
+    ///
+    /// # Errors
+    /// When the model does not answer, or not with one logit for each input.
+    pub async fn judge(&self, model: &ModelName, inputs: Vec<Input>, overflow: Overflow) -> Result<Values, AskError> {
+        let rows = self.classify(model, inputs, overflow, 1).await?;
+        Ok(rows.iter().map(|windows| windows.as_ref()?.first()?.first().copied()).collect())
+    }
+
+    /// How a causal model goes on after each of these prompts: prompt and new tokens as one text; `None` where the device
+    /// failed on it.
+    ///
+    /// # Errors
+    /// When the model does not answer, or not for each prompt.
+    pub async fn generate(
+        &self,
+        model: &ModelName,
+        prompts: Vec<Composed>,
+        max_new_tokens: usize,
+    ) -> Result<Vec<Option<Arc<str>>>, AskError> {
+        let asked = Asked { model, what: "a text", answers: prompts.len() };
+        let ask = Generate { model: model.clone(), prompts, max_new_tokens };
+        let rows = asked.rows(&self.inference.generate, ask).await?;
+        Ok(rows.into_iter().map(|row| row.map(|generated| generated.whole).ok()).collect())
     }
 
     /// Values of the texts, put at the places of their completions.
@@ -195,6 +249,34 @@ impl Step {
         }
         scattered
     }
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// Sends a request and waits for as many answers as are due; one may be missing by itself.
+    async fn rows<M, T>(&self, mailbox: &Mailbox<M>, request: M) -> Result<Vec<Row<T>>, AskError>
+    where
+        M: Message<Result = Result<Vec<Row<T>>, InferenceError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let call_failed = |error| AskError::Call { model: self.model.clone(), asked: self.what, error };
+        let rows = mailbox.call(request).await.map_err(call_failed)??;
+        if rows.len() != self.answers {
+            return Err(self.wrong_shape(format!("{} answers", self.answers), format!("{}", rows.len())));
+        }
+        Ok(rows)
+    }
+
+    fn wrong_shape(&self, expected: impl Into<String>, found: impl Into<String>) -> AskError {
+        let (model, asked) = (self.model.clone(), self.what);
+        AskError::WrongShape { model, asked, expected: expected.into(), found: found.into() }
+    }
+}
+
+/// The row as it is, unless it is not finite.
+fn finite(row: &[f32]) -> Option<Vec<f32>> {
+    row.iter().all(|value| value.is_finite()).then(|| row.to_vec())
 }
 
 /// The row scaled to length 1, unless it has no direction.

@@ -2,13 +2,16 @@ use std::{cell::RefCell, rc::Rc};
 
 use openvalidators_messages::{
     Scored, StepRecord,
-    inference::{Embed, LoadedModel, LogProb, Models},
+    inference::LogProb,
     ledger::{LedgerError, LoadSnapshot, ReadSteps, StoreOutcome, StoredStep},
 };
 use openvalidators_runtime::{DrivenClock, testing::recording_mailbox};
 
 use super::*;
-use crate::samples::{completion, embeddings, raw, record, score};
+use crate::{
+    neighbours::neighbours,
+    samples::{completion, embeddings, raw, record, score},
+};
 
 // === a ledger in memory ===
 
@@ -104,18 +107,8 @@ impl Running {
 }
 
 fn silent_inference() -> Inference {
-    Inference {
-        embed: recording_mailbox(|ask: &Embed| Ok(vec![Ok([1.0f32, 0.5].into()); ask.texts.len()])).0,
-        log_prob: recording_mailbox(|_: &LogProb| Ok(Vec::new())).0,
-        models: recording_mailbox(|_: &Models| {
-            let model = |name: &str| LoadedModel {
-                model: openvalidators_messages::inference::ModelName::new(name),
-                digests: Vec::new(),
-            };
-            vec![model("all-MiniLM-L6-v2"), model("SmolLM2-135M-Instruct")]
-        })
-        .0,
-    }
+    let (log_prob, _) = recording_mailbox(|_: &LogProb| Ok(Vec::new()));
+    Inference { log_prob, ..neighbours(|_| vec![1.0, 0.5], |_| None).inference }
 }
 
 async fn started(ledger: &MemoryLedger, config: &Config, inference: Inference, clock: SharedClock) -> Running {

@@ -1,63 +1,25 @@
 use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc};
 
 use openvalidators_messages::{
-    Completion, Scoring, Sequence, StepRecord,
-    inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling, RowFailed},
+    Scoring, Sequence, StepRecord,
+    inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling},
     rewards::Score,
 };
-use openvalidators_runtime::testing::{Recording, recording_mailbox};
+use openvalidators_runtime::testing::recording_mailbox;
 
 use super::*;
 use crate::{
+    config::Compat,
     fold::{Rules, State},
+    neighbours::{any_row, device_failed, failed, loaded, neighbours},
     parity::{golden, numbers, rows, texts},
-    samples::{completion, record, score},
+    samples::{answered, completion, record, score},
 };
 
-// === neighbours ===
-
-/// An encoder that knows the recorded texts, and a causal model that knows the recorded scores.
-struct Neighbours {
-    inference: Inference,
-    embeds: Recording<Embed>,
-    log_probs: Recording<LogProb>,
-}
-
-fn loaded(model: &str) -> LoadedModel {
-    LoadedModel { model: ModelName::new(model), digests: vec![("weights".into(), format!("sha of {model}"))] }
-}
-
-fn neighbours(
-    embed: impl Fn(&str) -> Vec<f32> + 'static,
-    log_prob: impl Fn(&str) -> Option<f32> + 'static,
-) -> Neighbours {
-    let (embed, embeds) = recording_mailbox(move |ask: &Embed| {
-        assert_eq!(ask.pooling, Pooling::MeanNormalised);
-        Ok(ask.texts.iter().map(|text| Ok(embed(text).into())).collect())
-    });
-    let (log_prob, log_probs) = recording_mailbox(move |ask: &LogProb| {
-        let answer = |text: &Arc<str>| LogProbability { mean: log_prob(text), tokens: 1 };
-        Ok(ask.completions.iter().map(answer).map(Ok).collect())
-    });
-    let (models, _) = recording_mailbox(|_: &Models| vec![loaded("SmolLM2-135M-Instruct"), loaded("all-MiniLM-L6-v2")]);
-    Neighbours { inference: Inference { embed, log_prob, models }, embeds, log_probs }
-}
-
-/// Texts point apart, each by its bytes.
-fn any_row(text: &str) -> Vec<f32> {
-    let mut row = vec![1.0; 8];
-    text.bytes().enumerate().for_each(|(place, byte)| row[place % 8] += f32::from(byte));
-    row
-}
-
-fn answered(texts: &[String]) -> Vec<Completion> {
-    texts.iter().map(|text| completion(text, true)).collect()
-}
-
 async fn scored(config: &Config, inference: &Inference, score: &Score) -> Result<ScoreSheet, Unscored> {
-    let scorer = Scorer::new(config, inference.clone());
-    let (limit, inference) = scorer.admission();
-    scorer.score(&Step::new(score, limit, inference)).await
+    let scorer = Scorer::new(config, inference.clone()).unwrap();
+    let (admission, inference) = scorer.admission();
+    scorer.score(&Step::new(score, admission, inference)).await
 }
 
 fn values<'a>(sheet: &'a ScoreSheet, name: &str) -> &'a [Option<f32>] {
@@ -72,12 +34,7 @@ fn close(ours: Option<f32>, theirs: f32, tolerance: f32, what: &str) {
 
 /// Settings of openvalidators 1.2.0.
 fn reference() -> Config {
-    let mut config = Config::default();
-    config.compat.dpo_unclamped = true;
-    config.compat.relevance_absolute = true;
-    config.compat.blacklist_exact = true;
-    config.compat.task_validator_substring = true;
-    config.compat.diversity_reference = true;
+    let mut config = Config { compat: Compat::REFERENCE, ..Config::default() };
     config.diversity.batch_midpoint = 0.1;
     config
 }
@@ -131,7 +88,7 @@ async fn recorded_embeddings_become_the_recorded_filters() {
         let score = score("augment", "prompt", prompt, &[], answered(&completions));
         for bound in [0.3, 0.75] {
             let mut config = reference();
-            config.relevance.threshold = bound;
+            config.relevance.stages[0].threshold = bound;
             let sheet = scored(&config, &neighbours.inference, &score).await.unwrap();
             for (place, &ours) in values(&sheet, "relevance_filter").iter().enumerate() {
                 let row = recorded["rows"].as_array().unwrap().iter();
@@ -149,19 +106,6 @@ async fn recorded_embeddings_become_the_recorded_filters() {
         }
     }
     assert!(passed > 80 && blocked > 20, "{passed} passed, {blocked} were blocked");
-}
-
-#[actix::test]
-async fn the_exact_blacklist_decides_as_the_reference() {
-    let (inputs, recorded) = (golden("inputs"), golden("filters"));
-    let (prompts, completions) = (texts(&inputs["prompts"]), texts(&inputs["completions"]));
-    let neighbours = neighbours(any_row, |_| Some(-2.0));
-    let used = [completions[2].clone(), completions[0].clone()];
-    for (row, used) in [&[][..], &used, &[]].into_iter().enumerate() {
-        let score = score("answer0", "prompt", &prompts[0], used, answered(&completions));
-        let sheet = scored(&reference(), &neighbours.inference, &score).await.unwrap();
-        assert_eq!(values(&sheet, "blacklist_filter"), numbers(&recorded["blacklist"][row]), "row {row}");
-    }
 }
 
 // === rules of ours ===
@@ -243,6 +187,8 @@ async fn a_step_nobody_answered_is_unscored() {
         let ask = score("augment", "p", "b", &[], completions);
         let unscored = scored(&Config::default(), &neighbours.inference, &ask).await.unwrap_err();
         assert_eq!(unscored.reason, "nobody answered");
+        let sheet = scored(&reference(), &neighbours.inference, &ask).await.unwrap();
+        assert!(sheet.raw.rewards.iter().all(|column| column.values.iter().all(Option::is_none)));
     }
     assert!(neighbours.embeds.is_empty() && neighbours.log_probs.is_empty());
     // An answer of nothing is an answer: its miner, and those who gave none, are judged.
@@ -276,7 +222,7 @@ async fn a_filter_that_is_off_lets_everything_pass() {
     let sheet =
         scored(&config, &neighbours.inference, &score("augment", "p", "b", &[], answered(&stock))).await.unwrap();
     assert!(sheet.raw.filters.iter().all(|column| column.values == [Some(1.0); 2]), "{:?}", sheet.raw.filters);
-    assert_eq!(sheet.raw.filters.len(), 4);
+    assert_eq!(sheet.raw.filters.len(), 5);
     assert!(sheet.raw.embeddings.is_none() && neighbours.embeds.is_empty());
 }
 
@@ -286,8 +232,7 @@ async fn a_filter_that_is_off_lets_everything_pass() {
 async fn a_step_that_one_model_cannot_score_is_unscored() {
     let healthy = neighbours(any_row, |_| Some(-2.0));
     let score = score("augment", "p", "b", &[], answered(&["a text".into(), "b text".into()]));
-    let error = InferenceError::Device { model: ModelName::new("m"), reason: "out of memory".into() };
-    let (failing, _) = recording_mailbox(move |_: &LogProb| Err(error.clone()));
+    let (failing, _) = recording_mailbox(|_: &LogProb| Err(device_failed("m")));
     let (short, _) = recording_mailbox(|_: &Embed| Ok(vec![Ok([1.0f32].into())]));
     let (nothing, _) = recording_mailbox(|_: &Models| vec![loaded("another")]);
     for (inference, reason) in [
@@ -295,7 +240,7 @@ async fn a_step_that_one_model_cannot_score_is_unscored() {
             Inference { log_prob: failing, ..healthy.inference.clone() },
             "dpo_reward_model: model `m` failed on the device: out of memory",
         ),
-        (Inference { embed: short, ..healthy.inference.clone() }, "expected 3 rows of one width, found 1 rows"),
+        (Inference { embed: short, ..healthy.inference.clone() }, "expected 3 answers, found 1"),
         (
             Inference { models: nothing, ..healthy.inference.clone() },
             "`SmolLM2-135M-Instruct` answered, but is not among",
@@ -310,7 +255,6 @@ async fn a_step_that_one_model_cannot_score_is_unscored() {
 #[actix::test]
 async fn one_failing_text_used_to_take_its_whole_step_with_it() {
     const EVIL: &str = "an evil text";
-    let failed = || RowFailed { reason: "out of memory".into() };
     let row = move |text: &Arc<str>| if &**text == EVIL { Err(failed()) } else { Ok(any_row(text).into()) };
     let (embed, _) = recording_mailbox(move |ask: &Embed| Ok(ask.texts.iter().map(row).collect()));
     let judged = move |text: &Arc<str>| match &**text {
@@ -343,6 +287,8 @@ async fn a_prompt_that_fills_the_model_leaves_the_step_unscored() {
     let score = score("augment", "long", "b", &[], answered(&["a good text".into(), "another one".into()]));
     let reason = scored(&Config::default(), &inference, &score).await.unwrap_err().reason;
     assert!(reason.contains("takes 2048 tokens and the prompt alone has 2100"), "{reason}");
+    let sheet = scored(&reference(), &inference, &score).await.unwrap();
+    assert_eq!(values(&sheet, "dpo_reward_model"), [Some(-11.0); 2], "as the reference has it");
 }
 
 #[actix::test]
@@ -354,11 +300,12 @@ async fn a_failed_request_is_not_remembered() {
         if counted.get() == 1 { Err(InferenceError::Closed) } else { Ok(vec![Ok([1.0f32].into()); ask.texts.len()]) }
     });
     let inference = Inference { embed, ..neighbours(any_row, |_| None).inference };
-    let step = Step::new(&score("augment", "p", "b", &[], answered(&["a".into()])), 10, inference);
+    let step =
+        Step::new(&score("augment", "p", "b", &[], answered(&["a".into()])), Config::default().admission(), inference);
     let model = ModelName::new("encoder");
-    assert!(step.embedded(&model).await.is_err());
-    assert!(step.embedded(&model).await.is_ok());
-    assert!(step.embedded(&model).await.is_ok());
+    assert!(step.embedded(&model, Pooling::MeanNormalised).await.is_err());
+    assert!(step.embedded(&model, Pooling::MeanNormalised).await.is_ok());
+    assert!(step.embedded(&model, Pooling::MeanNormalised).await.is_ok());
     assert_eq!(attempts.get(), 2);
 }
 

@@ -1,0 +1,55 @@
+use super::*;
+
+#[test]
+fn the_defaults_make_sense() {
+    assert_eq!(Config::default().check(), Ok(()));
+}
+
+#[test]
+fn what_makes_no_sense_is_named() {
+    let refused = |change: fn(&mut Config)| {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    };
+    let message = refused(|config| _ = config.weights.insert("rlhf".into(), 0.0));
+    assert!(message.contains("`rlhf`") && message.contains("dpo_reward_model"), "{message}");
+    let message = refused(|config| _ = config.shadows.insert("rlhf".into()));
+    assert!(message.contains("shadows names `rlhf`"), "{message}");
+    assert!(refused(|config| _ = config.weights.insert("dpo_reward_model".into(), 0.9)).contains("add up to 0.9"));
+    assert!(refused(|config| _ = config.weights.insert("dpo_reward_model".into(), f64::NAN)).contains("NaN"));
+    assert!(refused(|config| config.weights.clear()).contains("add up to 0"));
+    assert!(refused(|config| config.relevance.stages[0].threshold = 1.5).contains("threshold is 1.5"));
+    assert!(refused(|config| config.dpo.repetition_penalty = f32::INFINITY).contains("repetition_penalty"));
+    assert!(refused(|config| config.diversity.batch_midpoint = 0.0).contains("batch_midpoint is 0"));
+    assert!(refused(|config| config.relevance.stages.clear()).contains("stages is empty"));
+    assert!(refused(|config| config.relevance.stages[0].measure = Measure::NegativeRmse).contains("threshold is 0.3"));
+    assert!(refused(|config| config.nsfw.boundary = f32::NAN).contains("nsfw.boundary is NaN"));
+    let message = refused(|config| config.prompt.templates.answer = Some("/nowhere/answer.txt".into()));
+    assert!(message.contains("[rewards.prompt.templates]") && message.contains("/nowhere/answer.txt"), "{message}");
+    assert!(refused(|config| config.diversity.bottom_k = 0).contains("bottom_k"));
+}
+
+#[test]
+fn a_misspelt_key_is_refused() {
+    let error = serde_json::from_str::<Config>(r#"{"relevance": {"treshold": 0.1}}"#).unwrap_err().to_string();
+    assert!(error.contains("treshold"), "{error}");
+}
+
+#[test]
+fn weights_may_miss_one_by_rounding_and_no_more() {
+    let sum = |dpo: f64| {
+        let weights = [("dpo_reward_model".to_owned(), dpo), ("rlhf_reward_model".to_owned(), 0.4)].into();
+        Config { weights, ..Config::default() }.check()
+    };
+    assert_eq!(sum(0.6 + 9e-7), Ok(()));
+    assert!(matches!(sum(0.6 + 2e-6), Err(ConfigError::WeightSum { .. })));
+}
+
+/// A switch left out of `REFERENCE` would be a silent difference.
+#[test]
+fn the_reference_is_every_switch() {
+    let switches = serde_json::to_value(Compat::REFERENCE).unwrap();
+    let off: Vec<_> = switches.as_object().unwrap().iter().filter(|(_, on)| **on != true).collect();
+    assert!(off.is_empty(), "{off:?}");
+}
