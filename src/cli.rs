@@ -34,6 +34,8 @@ pub enum Task {
     Localnet(Localnet),
     /// Fetch the models, or say which are here.
     Models(Models),
+    /// Score completions from a file, as the validator scores those of miners.
+    Score(Score),
 }
 
 /// `openvalidators run`
@@ -110,6 +112,53 @@ pub enum ModelAction {
     List,
 }
 
+/// `openvalidators score`
+///
+/// Each line of the input is a step: `{"name": "augment" | "followupK" | "answerK", "prompt": …, "base_prompt": … | null,
+/// "completions": [… | null, …]}`, null where the call failed. Each line of the output has its rewards, the index of the
+/// best, and for each reward model and filter the raw and normalised numbers. Lines are one stream, in order: normalisers,
+/// diversity history and blacklist carry over; the blacklist is reset at `augment`, and the best completion of each
+/// followup and answer joins it.
+#[derive(Debug, Args)]
+pub struct Score {
+    /// A folder with a folder of model files for each role: dpo rlhf reciprocate dahoas prompt relevance_bert
+    /// relevance_mpnet diversity nsfw. A role without one is left out.
+    #[arg(long, value_name = "DIR")]
+    pub models: PathBuf,
+    /// JSON lines; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// JSON lines; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The share of each reward model, e.g. `dpo=0.3,rlhf=0.4,reciprocate=0.3`. They add up to 1. One that is not named
+    /// counts for nothing but is computed when it has a folder; one of 0 is not computed.
+    #[arg(long, value_name = "ROLE=SHARE,…", value_delimiter = ',')]
+    pub weights: Vec<String>,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Score as openvalidators 1.2.0 did, in every way that was given up since (`compat.all = true`).
+    #[arg(long)]
+    pub compat: bool,
+    /// A TOML file over the defaults: `configs/local.toml`, and `configs/score.toml` over it.
+    #[arg(long, value_name = "FILE", env = "OPENVALIDATORS_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Set one key, e.g. `--set rewards.diversity.batch_midpoint=0.05`. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// No progress and no summary on standard error.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Where networks are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Device {
+    /// The processor's cores.
+    Cpu,
+}
+
 /// The command line as parsed, with the reference's flags apart.
 pub struct Parsed {
     /// The typed part.
@@ -131,6 +180,17 @@ pub fn parse() -> Parsed {
 #[must_use]
 pub fn command() -> Command {
     Cli::command().mut_subcommand("run", |run| run.args(reference_flags::arguments()))
+}
+
+// === impl Score ===
+
+impl Score {
+    /// Where its settings come from.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let Self { config, set, compat, .. } = self;
+        Settings { config: config.clone(), set: set.clone(), compat: *compat, ..Settings::default() }
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ use crate::{cli::Settings, localnet::LocalnetConfig};
 /// The commented default, compiled in so that the program runs anywhere.
 pub const DEFAULT_TOML: &str = include_str!("../configs/local.toml");
 
+/// What `openvalidators score` lays over it.
+pub const SCORE_TOML: &str = include_str!("../configs/score.toml");
+
 /// Everything an operator can set. `configs/local.toml` explains every key; what is not set there is set here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,6 +11,7 @@ pub mod network;
 mod open_files;
 pub mod progress;
 pub mod run;
+pub mod score;
 pub mod serve;
 pub mod shutdown;
 pub mod topology;
@@ -61,6 +62,15 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             };
             open_files::raise_limit(config.dendrite.pool_max_idle_per_miner);
             system().block_on(run::run(config, style, offset))
+        }
+        Task::Score(command) => {
+            let config = Config::load_over(
+                &[config::DEFAULT_TOML, config::SCORE_TOML],
+                &command.settings(),
+                &parsed.subcommand,
+                None,
+            )?;
+            system().block_on(score::run(command, config))
         }
         Task::Localnet(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;

@@ -15,3 +15,4 @@ mod network;
 mod program;
 mod resume;
 mod run;
+mod score;

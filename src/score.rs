@@ -1,0 +1,146 @@
+//! `openvalidators score`: completions from a file, scored as the validator scores those of miners.
+//!
+//! For miners who want to know what they would earn, for makers of data sets, and the door through which parity with
+//! openvalidators 1.2.0 is checked from outside. It runs the inference engine, the [`Scorer`] and the fold of rewards, and
+//! nothing else: no actors but the one in front of the engine, no ledger, no chain.
+//!
+//! [`Scorer`]: openvalidators_rewards::score::Scorer
+
+mod input;
+mod output;
+mod roles;
+mod stream;
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use actix::Actor;
+use anyhow::Context;
+use openvalidators_inference::{self as inference, InferenceActor, LocalEngine, ModelSource};
+use openvalidators_messages::{StepOutcome, StepRecord};
+use openvalidators_rewards as rewards;
+use openvalidators_runtime::{SharedClock, SystemClock};
+use prometheus::Registry;
+
+use crate::{cli, config::Config, shutdown};
+use input::Input;
+use output::Output;
+use roles::Roles;
+pub use {input::Line, stream::Stream};
+
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What was scored so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    lines: u64,
+    completions: u64,
+    failed_calls: u64,
+    unscored: u64,
+}
+
+/// Scores the input to its end.
+///
+/// # Errors
+/// What kept it from starting: folders, weights, files, models. What goes wrong later is told on standard error, with the
+/// line it happened at, and in the exit code; lines before it are written.
+pub async fn run(command: &cli::Score, mut config: Config) -> anyhow::Result<ExitCode> {
+    let roles = Roles::arrange(&mut config.rewards, &command.models, &command.weights)?;
+    let mut input = Input::open(&command.input)?;
+    let mut output = Output::create(&command.output, &command.input)?;
+    let clock = SystemClock::shared();
+    let cli::Device::Cpu = command.device;
+    let inference = start_inference(&config, roles.sources.clone(), &clock).await?;
+    let mut stream = Stream::new(&config.rewards, inference)?;
+    let (started, mut tally) = (clock.now(), Tally::default());
+    let scored = score(
+        &mut stream,
+        &mut input,
+        &mut output,
+        &roles,
+        &mut tally,
+        |tally| {
+            if !command.quiet {
+                tell(&tally.progress(clock.now().saturating_sub(started)));
+            }
+        },
+        &clock,
+    );
+    let scored = scored.await;
+    if let Err(error) = &scored {
+        tell(&format!("error: {error:#}"));
+    }
+    if !command.quiet {
+        tell(&format!("{}\n{}", tally.progress(clock.now().saturating_sub(started)), roles.summary()));
+    }
+    let fine = scored.is_ok() && tally.unscored == 0;
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(shutdown::EXIT_FAULT) })
+}
+
+/// Reads, scores and writes line by line.
+async fn score(
+    stream: &mut Stream,
+    input: &mut Input,
+    output: &mut Output,
+    roles: &Roles,
+    tally: &mut Tally,
+    tell_progress: impl Fn(&Tally),
+    clock: &SharedClock,
+) -> anyhow::Result<()> {
+    let mut told = clock.now();
+    while let Some(line) = input.next()? {
+        let (record, outcome) = stream.step(line).await;
+        output.write(&record, &outcome, &roles.columns)?;
+        tally.count(&record, &outcome);
+        if clock.now().saturating_sub(told) >= TELL_EVERY {
+            told = clock.now();
+            tell_progress(tally);
+        }
+    }
+    Ok(())
+}
+
+/// The models on the device, and an actor in front of them.
+async fn start_inference(
+    config: &Config,
+    sources: Vec<ModelSource>,
+    clock: &SharedClock,
+) -> anyhow::Result<rewards::Inference> {
+    let registry = Registry::new();
+    let (settings, metrics, clock) = (config.inference.clone(), inference::Metrics::new(&registry)?, clock.clone());
+    let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
+    let engine = tokio::task::spawn_blocking(load).await.context("loading the models")??;
+    let mailboxes = inference::Mailboxes::new(config.inference.mailbox_capacity, &registry)?;
+    mailboxes.attach(&InferenceActor::new(Arc::new(engine)).start());
+    let inference::Mailboxes { embed, log_prob, classify, generate, models, .. } = mailboxes;
+    Ok(rewards::Inference { embed, log_prob, classify, generate, models })
+}
+
+#[allow(clippy::print_stderr, reason = "standard output may be where the scores go")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn count(&mut self, record: &StepRecord, outcome: &StepOutcome) {
+        self.lines += 1;
+        self.completions += record.completions.len() as u64;
+        self.failed_calls += record.completions.iter().filter(|completion| !completion.is_success()).count() as u64;
+        self.unscored += u64::from(outcome.scored().is_none());
+    }
+
+    fn progress(&self, elapsed: Duration) -> String {
+        let Self { lines, completions, failed_calls, unscored } = self;
+        let seconds = elapsed.as_secs_f64();
+        let rate = *completions as f64 / seconds.max(f64::MIN_POSITIVE);
+        let unscored = if *unscored == 0 { String::new() } else { format!("; {unscored} lines could not be scored") };
+        format!(
+            "{lines} lines, {completions} completions ({failed_calls} failed calls) in {seconds:.1} s: {rate:.1} completions/s{unscored}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
