@@ -2,11 +2,11 @@
 
 use comfy_table::{Table, presets};
 use openvalidators_hub::{Hub, HubConfig, ModelDirectory, ModelState, progress_for_people};
-use openvalidators_inference::ModelSource;
+use openvalidators_inference::{Engine, ModelSource};
 use openvalidators_messages::inference::ModelName;
 use openvalidators_runtime::SystemClock;
 
-use crate::{cli::ModelAction, console::print_text};
+use crate::{cli::ModelAction, config::Config, console::print_text};
 
 /// Runs the subcommand.
 ///
@@ -33,6 +33,21 @@ pub async fn ensure_all(hub: &Hub) -> anyhow::Result<Vec<ModelSource>> {
         sources.push(ModelSource { name: ModelName::new(&model), directory: path });
     }
     Ok(sources)
+}
+
+/// Whether each model can be asked what its reward or filter will ask it.
+///
+/// # Errors
+/// When one cannot; the error says what it is and what it must be.
+pub async fn check_kinds(config: &Config, engine: &dyn Engine) -> anyhow::Result<()> {
+    for (key, model, wanted) in config.models_used() {
+        match engine.kind(model).await {
+            Some(found) if found == wanted => {}
+            Some(found) => anyhow::bail!("{key} is `{model}`, which is {found}; it must be {wanted}"),
+            None => anyhow::bail!("{key} is `{model}`, which is not loaded"),
+        }
+    }
+    Ok(())
 }
 
 fn table(hub: &Hub) -> anyhow::Result<Table> {

@@ -174,20 +174,8 @@ async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) 
         (config.inference.clone(), openvalidators_inference::Metrics::new(registry)?, clock.clone());
     let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
     let engine = Arc::new(tokio::task::spawn_blocking(load).await.context("loading the models")??);
-    check_kinds(config, &*engine).await?;
+    models::check_kinds(config, &*engine).await?;
     Ok(engine)
-}
-
-/// Whether each model can be asked what its reward or filter will ask it.
-async fn check_kinds(config: &Config, engine: &dyn Engine) -> anyhow::Result<()> {
-    for (key, model, wanted) in config.models_used() {
-        match engine.kind(model).await {
-            Some(found) if found == wanted => {}
-            Some(found) => anyhow::bail!("{key} is `{model}`, which is {found}; it must be {wanted}"),
-            None => anyhow::bail!("{key} is `{model}`, which is not loaded"),
-        }
-    }
-    Ok(())
 }
 
 /// What the chain holds of ours; nothing when we have no place, or the chain does not answer any more.

@@ -21,7 +21,7 @@ use openvalidators_rewards as rewards;
 use openvalidators_runtime::{SharedClock, SystemClock};
 use prometheus::Registry;
 
-use crate::{cli, config::Config, shutdown};
+use crate::{cli, config::Config, models, shutdown};
 use input::Input;
 use output::Output;
 use roles::Roles;
@@ -110,6 +110,7 @@ async fn start_inference(
     let (settings, metrics, clock) = (config.inference.clone(), inference::Metrics::new(&registry)?, clock.clone());
     let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
     let engine = tokio::task::spawn_blocking(load).await.context("loading the models")??;
+    models::check_kinds(config, &engine).await?;
     let mailboxes = inference::Mailboxes::new(config.inference.mailbox_capacity, &registry)?;
     mailboxes.attach(&InferenceActor::new(Arc::new(engine)).start());
     let inference::Mailboxes { embed, log_prob, classify, generate, models, .. } = mailboxes;
