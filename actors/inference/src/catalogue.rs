@@ -99,22 +99,25 @@ const MOST_OF_ANYTHING: u64 = 1 << 20;
 /// The reward model of Dahoas has its body twice, once in the language model it was made from.
 const DAHOAS_COPIES: &[&str] = &["model.transformer.", "model.lm_head."];
 
+/// Old checkpoints hold a tied head a second time; an untied one is taken.
+const TIED_COPY: &[&str] = &["lm_head."];
+
 type FromTensors = fn(&[u8], VarBuilder<'_>) -> candle_core::Result<Network>;
 type FromGguf = fn(&Content, &mut Cursor<Vec<u8>>, &Device) -> candle_core::Result<Network>;
 
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "bert", build: Build::Tensors(bert::build), ignored: &["pooler.", "bert.pooler.", "cls."] },
-    Architecture { name: "btlm", build: Build::Tensors(btlm::build), ignored: &[] },
+    Architecture { name: "btlm", build: Build::Tensors(btlm::build), ignored: TIED_COPY },
     Architecture {
         name: "deberta-v2",
         build: Build::Tensors(deberta::build),
         ignored: &["lm_predictions.", "mask_predictions."],
     },
-    Architecture { name: "gpt2", build: Build::Tensors(gpt2::build), ignored: &[] },
-    Architecture { name: "gpt_neo", build: Build::Tensors(gpt_neo::build), ignored: &[] },
+    Architecture { name: "gpt2", build: Build::Tensors(gpt2::build), ignored: TIED_COPY },
+    Architecture { name: "gpt_neo", build: Build::Tensors(gpt_neo::build), ignored: TIED_COPY },
     Architecture { name: "gptj", build: Build::Tensors(gptj::build), ignored: DAHOAS_COPIES },
-    Architecture { name: "jais", build: Build::Tensors(btlm::build), ignored: &[] },
-    Architecture { name: "llama", build: Build::Tensors(llama::build), ignored: &[] },
+    Architecture { name: "jais", build: Build::Tensors(btlm::build), ignored: TIED_COPY },
+    Architecture { name: "llama", build: Build::Tensors(llama::build), ignored: TIED_COPY },
     Architecture {
         name: "mpnet",
         build: Build::Tensors(mpnet::build),
@@ -291,6 +294,31 @@ mod tests {
 
     fn error_from(directory: &Path) -> String {
         load_from(directory).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_tied_head_may_lie_there_twice_and_an_untied_one_is_taken() {
+        let (folder, from) = (tempfile::tempdir().unwrap(), fixture().join("../../parity/models/gpt2"));
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+            fs::copy(from.join(name), folder.path().join(name)).unwrap();
+        }
+        let mut tensors = candle_core::safetensors::load(from.join("model.safetensors"), &Device::Cpu).unwrap();
+        let head = tensors["transformer.wte.weight"].zeros_like().unwrap();
+        tensors.insert("lm_head.weight".to_owned(), head);
+        candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
+        let greatest_logit = || {
+            let Network::CausalLm(model) = load_from(folder.path()).unwrap().network else {
+                panic!("a language model")
+            };
+            let (states, _) = model.body.prefill(&[5, 6]).unwrap();
+            model.logits(&states).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
+        };
+        assert!(greatest_logit() > 0.0);
+        let config = fs::read_to_string(from.join("config.json")).unwrap();
+        let (tied, untied) = ("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+        assert!(config.contains(tied));
+        fs::write(folder.path().join("config.json"), config.replace(tied, untied)).unwrap();
+        assert_eq!(greatest_logit(), 0.0);
     }
 
     #[test]

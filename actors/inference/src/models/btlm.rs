@@ -5,7 +5,7 @@
 //! are described in <https://github.com/vllm-project/vllm/blob/main/vllm/model_executor/models/jais.py>.
 
 use candle_core::Result;
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::Deserialize;
 
 use super::{
@@ -24,6 +24,9 @@ pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Config {
     pub(crate) vocab_size: usize,
+    /// Whether the head is the embeddings again, as it is where nothing is said.
+    #[serde(default = "decoder::yes")]
+    pub(crate) tie_word_embeddings: bool,
     pub(crate) n_positions: usize,
     pub(crate) n_embd: usize,
     pub(crate) n_layer: usize,
@@ -138,7 +141,7 @@ pub(crate) fn load(tensors: &VarBuilder<'_>, config: &Config) -> Result<CausalLm
     let hidden = config.n_embd;
     let heads = Heads::over(hidden, config.n_head)?;
     let words = candle_nn::embedding(config.vocab_size, hidden, vb.pp("wte"))?;
-    let head = Linear::new(words.embeddings().clone(), None);
+    let head = decoder::head(&words, config.tie_word_embeddings, tensors)?;
     let (slopes, context) = config.slopes()?;
     let body = Decoder {
         words,

@@ -240,6 +240,21 @@ pub(crate) fn conv1d(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<
     Ok(Linear::new(weight.t()?, Some(vb.get(output, "bias")?)))
 }
 
+/// The head that says which token comes next: the embeddings again where the checkpoint ties them, whatever copy of them
+/// lies beside, else `lm_head`.
+pub(crate) fn head(words: &Embedding, tied: bool, tensors: &VarBuilder<'_>) -> Result<Linear> {
+    if tied {
+        return Ok(Linear::new(words.embeddings().clone(), None));
+    }
+    let (vocabulary, hidden) = words.embeddings().dims2()?;
+    linear_no_bias(hidden, vocabulary, tensors.pp("lm_head"))
+}
+
+/// What `config.json` means where it does not say no.
+pub(crate) fn yes() -> bool {
+    true
+}
+
 /// A projection whose weight, `[output, input]`, lies in memory input by input, as [`conv1d`] finds it: the products of
 /// `gemm` read it some five per cent faster so.
 pub(crate) fn by_input(weight: &Tensor, bias: Option<Tensor>) -> Result<Linear> {

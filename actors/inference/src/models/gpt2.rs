@@ -2,7 +2,7 @@
 //! <https://github.com/huggingface/transformers/blob/v4.28.0/src/transformers/models/gpt2/modeling_gpt2.py>.
 
 use candle_core::Result;
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::Deserialize;
 
 use super::{
@@ -21,6 +21,9 @@ pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Config {
     pub(crate) vocab_size: usize,
+    /// Whether the head is the embeddings again, as it is where nothing is said.
+    #[serde(default = "decoder::yes")]
+    pub(crate) tie_word_embeddings: bool,
     pub(crate) n_positions: usize,
     pub(crate) n_embd: usize,
     pub(crate) n_layer: usize,
@@ -30,15 +33,11 @@ pub(crate) struct Config {
     pub(crate) activation_function: Activation,
     pub(crate) layer_norm_epsilon: f64,
     /// Whether scores are divided by the root of a head's size.
-    #[serde(default = "yes")]
+    #[serde(default = "decoder::yes")]
     pub(crate) scale_attn_weights: bool,
     /// Whether they are divided by the number of the layer too, counted from 1.
     #[serde(default)]
     pub(crate) scale_attn_by_inverse_layer_idx: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Config {
@@ -72,7 +71,7 @@ pub(crate) fn load(tensors: &VarBuilder<'_>, config: &Config) -> Result<CausalLm
     let hidden = config.n_embd;
     let heads = Heads::over(hidden, config.n_head)?;
     let words = candle_nn::embedding(config.vocab_size, hidden, vb.pp("wte"))?;
-    let head = Linear::new(words.embeddings().clone(), None);
+    let head = decoder::head(&words, config.tie_word_embeddings, tensors)?;
     let body = Decoder {
         words,
         typed: false,

@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 
 use candle_core::Result;
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::Deserialize;
 
 use super::{
@@ -25,6 +25,9 @@ pub(crate) fn build(config: &[u8], tensors: VarBuilder<'_>) -> Result<Network> {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Config {
     pub(crate) vocab_size: usize,
+    /// Whether the head is the embeddings again, as it is where nothing is said.
+    #[serde(default = "decoder::yes")]
+    pub(crate) tie_word_embeddings: bool,
     pub(crate) max_position_embeddings: usize,
     pub(crate) hidden_size: usize,
     pub(crate) num_layers: usize,
@@ -88,7 +91,7 @@ pub(crate) fn load(tensors: &VarBuilder<'_>, config: &Config) -> Result<CausalLm
     let vb = decoder::body(tensors);
     let hidden = config.hidden_size;
     let words = candle_nn::embedding(config.vocab_size, hidden, vb.pp("wte"))?;
-    let head = Linear::new(words.embeddings().clone(), None);
+    let head = decoder::head(&words, config.tie_word_embeddings, tensors)?;
     let body = Decoder {
         words,
         typed: true,

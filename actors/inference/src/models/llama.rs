@@ -3,7 +3,7 @@
 //! [`super::llama_gguf`] reads the same network from llama.cpp's files.
 
 use candle_core::Result;
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::Deserialize;
 
 use super::{
@@ -98,11 +98,7 @@ pub(crate) fn load(tensors: &VarBuilder<'_>, config: &Config) -> Result<CausalLm
     let context = config.max_position_embeddings;
     let rotary = Rotary::new(config.rope_theta, heads.size, heads.size, Pairing::Halves, context, vb.device())?;
     let words = candle_nn::embedding(vocabulary, hidden, vb.pp("embed_tokens"))?;
-    let head = if config.tie_word_embeddings {
-        Linear::new(words.embeddings().clone(), None)
-    } else {
-        decoder::linear_no_bias(hidden, vocabulary, tensors.pp("lm_head"))?
-    };
+    let head = decoder::head(&words, config.tie_word_embeddings, tensors)?;
     let body = Decoder {
         words,
         typed: false,
