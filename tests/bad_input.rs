@@ -94,8 +94,9 @@ fn models_of_the_wrong_kind() {
     let state = tempfile::tempdir().unwrap();
     let encoder = ["rewards.dpo.model", "`all-MiniLM-L6-v2`", "is an encoder", "must be a causal model"];
     run_in(state.path(), &["--set", "rewards.dpo.model=all-MiniLM-L6-v2"], &encoder);
-    let causal = ["rewards.relevance.model", "`SmolLM2-135M-Instruct`", "is a causal model", "must be an encoder"];
-    run_in(state.path(), &["--set", "rewards.relevance.model=SmolLM2-135M-Instruct"], &causal);
+    let causal = ["rewards.relevance.stages", "`SmolLM2-135M-Instruct`", "is a causal model", "must be an encoder"];
+    let stage = r#"rewards.relevance.stages=[{model="SmolLM2-135M-Instruct",measure="cosine",threshold=0.3}]"#;
+    run_in(state.path(), &["--set", stage], &causal);
 }
 
 #[test]
