@@ -11,7 +11,7 @@ mod output;
 mod roles;
 mod stream;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{fmt, process::ExitCode, sync::Arc, time::Duration};
 
 use actix::Actor;
 use anyhow::Context;
@@ -31,8 +31,11 @@ pub use {input::Line, stream::Stream};
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What was scored so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
+struct Progress {
+    clock: SharedClock,
+    started: Duration,
+    told: Duration,
+    quiet: bool,
     lines: u64,
     completions: u64,
     failed_calls: u64,
@@ -45,35 +48,22 @@ struct Tally {
 /// What kept it from starting: folders, weights, files, models. What goes wrong later is told on standard error, with the
 /// line it happened at, and in the exit code; lines before it are written.
 pub async fn run(command: &cli::Score, mut config: Config) -> anyhow::Result<ExitCode> {
+    let cli::Device::Cpu = command.device;
     let roles = Roles::arrange(&mut config.rewards, &command.models, &command.weights)?;
     let mut input = Input::open(&command.input)?;
     let mut output = Output::create(&command.output, &command.input)?;
     let clock = SystemClock::shared();
-    let cli::Device::Cpu = command.device;
     let inference = start_inference(&config, roles.sources.clone(), &clock).await?;
     let mut stream = Stream::new(&config.rewards, inference)?;
-    let (started, mut tally) = (clock.now(), Tally::default());
-    let scored = score(
-        &mut stream,
-        &mut input,
-        &mut output,
-        &roles,
-        &mut tally,
-        |tally| {
-            if !command.quiet {
-                tell(&tally.progress(clock.now().saturating_sub(started)));
-            }
-        },
-        &clock,
-    );
-    let scored = scored.await;
+    let mut progress = Progress::new(clock, command.quiet);
+    let scored = score(&mut stream, &mut input, &mut output, &roles, &mut progress).await;
     if let Err(error) = &scored {
         tell(&format!("error: {error:#}"));
     }
     if !command.quiet {
-        tell(&format!("{}\n{}", tally.progress(clock.now().saturating_sub(started)), roles.summary()));
+        tell(&format!("{progress}\n{}", roles.summary()));
     }
-    let fine = scored.is_ok() && tally.unscored == 0;
+    let fine = scored.is_ok() && progress.unscored == 0;
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(shutdown::EXIT_FAULT) })
 }
 
@@ -83,19 +73,12 @@ async fn score(
     input: &mut Input,
     output: &mut Output,
     roles: &Roles,
-    tally: &mut Tally,
-    tell_progress: impl Fn(&Tally),
-    clock: &SharedClock,
+    progress: &mut Progress,
 ) -> anyhow::Result<()> {
-    let mut told = clock.now();
     while let Some(line) = input.next()? {
         let (record, outcome) = stream.step(line).await;
         output.write(&record, &outcome, &roles.columns)?;
-        tally.count(&record, &outcome);
-        if clock.now().saturating_sub(told) >= TELL_EVERY {
-            told = clock.now();
-            tell_progress(tally);
-        }
+        progress.note(&record, &outcome);
     }
     Ok(())
 }
@@ -122,24 +105,39 @@ fn tell(text: &str) {
     eprintln!("{text}");
 }
 
-// === impl Tally ===
+// === impl Progress ===
 
-impl Tally {
-    fn count(&mut self, record: &StepRecord, outcome: &StepOutcome) {
+impl Progress {
+    fn new(clock: SharedClock, quiet: bool) -> Self {
+        let started = clock.now();
+        Self { clock, started, told: started, quiet, lines: 0, completions: 0, failed_calls: 0, unscored: 0 }
+    }
+
+    /// Counts a line, and now and then tells how far it is.
+    fn note(&mut self, record: &StepRecord, outcome: &StepOutcome) {
         self.lines += 1;
         self.completions += record.completions.len() as u64;
         self.failed_calls += record.completions.iter().filter(|completion| !completion.is_success()).count() as u64;
         self.unscored += u64::from(outcome.scored().is_none());
+        let now = self.clock.now();
+        if !self.quiet && now.saturating_sub(self.told) >= TELL_EVERY {
+            self.told = now;
+            tell(&self.to_string());
+        }
     }
+}
 
-    fn progress(&self, elapsed: Duration) -> String {
-        let Self { lines, completions, failed_calls, unscored } = self;
-        let seconds = elapsed.as_secs_f64();
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lines, completions, failed_calls, unscored, .. } = self;
+        let seconds = self.clock.now().saturating_sub(self.started).as_secs_f64();
         let rate = *completions as f64 / seconds.max(f64::MIN_POSITIVE);
-        let unscored = if *unscored == 0 { String::new() } else { format!("; {unscored} lines could not be scored") };
-        format!(
-            "{lines} lines, {completions} completions ({failed_calls} failed calls) in {seconds:.1} s: {rate:.1} completions/s{unscored}"
-        )
+        write!(f, "{lines} lines, {completions} completions ({failed_calls} failed calls) in {seconds:.1} s: ")?;
+        write!(f, "{rate:.1} completions/s")?;
+        if *unscored > 0 {
+            write!(f, "; {unscored} lines could not be scored")?;
+        }
+        Ok(())
     }
 }
 

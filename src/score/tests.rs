@@ -344,6 +344,37 @@ async fn grades_come_out_as_in_the_reference() {
     assert_eq!(graded, 30);
 }
 
+/// Special tokens, control characters, white space of all kinds, letters of all scripts, runs of one letter.
+#[actix::test]
+async fn hostile_texts_come_out_as_in_the_reference() {
+    let recorded = fs::read(fixtures().join("../score/hostile.json")).unwrap();
+    let recorded: Vec<Value> = serde_json::from_slice(&recorded).unwrap();
+    let roles = ["dpo", "rlhf", "reciprocate", "relevance_bert", "relevance_mpnet", "diversity", "nsfw"];
+    let mut stream = stream(&roles, true, &[]).await;
+    for (index, step) in recorded.iter().enumerate() {
+        let line = serde_json::from_value(serde_json::json!({
+            "name": step["name"], "prompt": step["prompt"], "base_prompt": step["base_prompt"],
+            "completions": step["completions"],
+        }));
+        let (record, outcome) = stream.step(line.unwrap()).await;
+        let scored = scored(&outcome);
+        for (name, theirs) in step["columns"].as_object().unwrap() {
+            let what = format!("step {index}, {name}");
+            if let Some(ours) = raw(&record).iter().find(|column| column.name == *name) {
+                close_raw(&ours.values, &numbers(&theirs["raw"]), &what);
+                close(column(&scored.normalised, name), &numbers(&theirs["normalized"]), 1e-4, &what);
+            } else {
+                let tolerance = if name == "diversity_reward_model" { 1e-4 } else { 0.0 };
+                close(column(&scored.filters, name), &numbers(&theirs["normalized"]), tolerance, &what);
+            }
+        }
+        let finals: Vec<_> = scored.rewards.iter().map(|reward| Some(reward.get())).collect();
+        close(&finals, &numbers(&step["rewards"]), 1e-3, &format!("step {index}, rewards"));
+        assert_eq!(scored.best.map(|best| best as u64), step["best"].as_u64(), "step {index}");
+    }
+    assert_eq!(recorded.len(), 6);
+}
+
 /// What strangers may send, by default and as the reference: finite, and in the shape of every other line.
 #[actix::test]
 async fn edge_cases_are_defined_and_finite() {
