@@ -76,7 +76,7 @@ pub struct WeightsActor {
     /// Taken away while a look at the duty is under way: there is at most one.
     attempts: Option<Vec<Attempt>>,
     /// The kind of reason told last.
-    waiting: Option<(Wait, Option<Discriminant<NoVector>>)>,
+    waiting: Option<(Wait, Option<Discriminant<NoVector>>, bool)>,
     submitter: Arc<Submitter>,
 }
 
@@ -177,19 +177,20 @@ impl WeightsActor {
     /// Starts a look at the duty, unless one is under way: then it starts the next itself.
     fn attend(&mut self, context: &mut Context<Self>) {
         let Some(attempts) = self.attempts.take() else { return };
-        let seen = self.note_block();
+        let (seen, missed) = self.note_block();
         let scores = Arc::new(self.scores.table());
         let look = self.submitter.clone().attend(attempts, scores).into_actor(self);
         context.spawn(look.map(move |(attempts, waiting), actor, context| {
             actor.attempts = Some(attempts);
-            actor.note_waiting(waiting);
+            actor.note_waiting(waiting, missed);
             if actor.submitter.fresh().block != seen {
                 actor.attend(context);
             }
         }));
     }
 
-    fn note_block(&self) -> Block {
+    /// The block, and how many epochs passed without our weights.
+    fn note_block(&self) -> (Block, u64) {
         let Submitter { own, config, metrics, .. } = &*self.submitter;
         let metagraph = self.submitter.fresh();
         let missed = if config.disable_set_weights { 0 } else { epochs_missed(&metagraph, own) };
@@ -198,18 +199,20 @@ impl WeightsActor {
             let blocks = metagraph.block.0.saturating_sub(neuron.last_update.0);
             metrics.blocks_since_update.set(i64::try_from(blocks).unwrap_or(i64::MAX));
         }
-        metagraph.block
+        (metagraph.block, missed)
     }
 
-    /// Looked at again at every block, told when the kind of reason changes.
-    fn note_waiting(&mut self, Waiting { wait, no_vector }: Waiting) {
+    /// Looked at again at every block, told when the kind of reason changes. That there are no scores yet is no reason to
+    /// worry anybody before an epoch has passed without weights.
+    fn note_waiting(&mut self, Waiting { wait, no_vector }: Waiting, missed: u64) {
         self.submitter.metrics.show_waiting(wait);
-        let kind = (wait, no_vector.as_ref().map(mem::discriminant));
+        let kind = (wait, no_vector.as_ref().map(mem::discriminant), missed > 0);
         if self.waiting.replace(kind) == Some(kind) {
             return;
         }
         match no_vector {
-            Some(reason) => tracing::warn!(%reason, "no weights are set: {wait}"),
+            Some(reason) if missed > 0 => tracing::warn!(%reason, epochs_missed = missed, "no weights are set: {wait}"),
+            Some(reason) => tracing::info!(%reason, "weights wait: {wait}"),
             None => tracing::info!(reason = %wait, "weights wait"),
         }
     }

@@ -69,6 +69,16 @@ struct BlockMaker {
     head: watch::Sender<Arc<Subnet>>,
 }
 
+/// Why a block is not in the file.
+#[derive(Debug, thiserror::Error)]
+enum Unsaved {
+    #[error("{0}")]
+    Failed(String),
+    /// The runtime takes no more work; the block that was due is made after the next start.
+    #[error("the program ends")]
+    ProgramEnds,
+}
+
 // === impl LocalChain ===
 
 impl LocalChain {
@@ -230,6 +240,7 @@ impl BlockMaker {
         let saved = self.save(subnet.clone()).await;
         match &saved {
             Ok(()) => drop(self.head.send_replace(subnet)),
+            Err(Unsaved::ProgramEnds) => tracing::debug!(%block, "the local chain ends before this block"),
             Err(error) => tracing::error!(%block, %error, "the local chain stands still: its block was not saved"),
         }
         for (((_, call), asker), answer) in calls.iter().zip(askers).zip(answers) {
@@ -246,12 +257,13 @@ impl BlockMaker {
         }
     }
 
-    async fn save(&self, subnet: Arc<Subnet>) -> Result<(), String> {
+    async fn save(&self, subnet: Arc<Subnet>) -> Result<(), Unsaved> {
         let Some(file) = self.file.clone() else { return Ok(()) };
         let saving = tokio::task::spawn_blocking(move || file.save(&subnet));
         match saving.await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(result) => result.map_err(|error| Unsaved::Failed(error.to_string())),
+            Err(ended) if ended.is_cancelled() => Err(Unsaved::ProgramEnds),
+            Err(error) => Err(Unsaved::Failed(error.to_string())),
         }
     }
 }
