@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use openvalidators_inference::DeviceName;
+
 use crate::config::reference_flags;
 
 /// A Bittensor text-prompting validator: asks miners, scores their completions with a stack of reward models, keeps a
@@ -135,9 +137,9 @@ pub struct Score {
     /// counts for nothing but is computed when it has a folder; one of 0 is not computed.
     #[arg(long, value_name = "ROLE=SHARE,…", value_delimiter = ',')]
     pub weights: Vec<String>,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    pub device: Device,
+    /// Where to compute: `cpu`, or `cuda:0` in a program built for GPUs (`inference.device`).
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
     /// Score as openvalidators 1.2.0 did, in every way that was given up since (`compat.all = true`).
     #[arg(long)]
     pub compat: bool,
@@ -150,13 +152,6 @@ pub struct Score {
     /// No progress and no summary on standard error.
     #[arg(long)]
     pub quiet: bool,
-}
-
-/// Where networks are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Device {
-    /// The processor's cores.
-    Cpu,
 }
 
 /// The command line as parsed, with the reference's flags apart.

@@ -48,7 +48,7 @@ struct Progress {
 /// What kept it from starting: folders, weights, files, models. What goes wrong later is told on standard error, with the
 /// line it happened at, and in the exit code; lines before it are written.
 pub async fn run(command: &cli::Score, mut config: Config) -> anyhow::Result<ExitCode> {
-    let cli::Device::Cpu = command.device;
+    config.inference.device = command.device.unwrap_or(config.inference.device);
     let roles = Roles::arrange(&mut config.rewards, &command.models, &command.weights)?;
     let mut input = Input::open(&command.input)?;
     let mut output = Output::create(&command.output, &command.input)?;

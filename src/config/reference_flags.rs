@@ -36,7 +36,7 @@ const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a r
 const FLAGS: &[Flag] = &[
     flag("netuid", Means::Sets(&["chain.netuid"])),
     flag("neuron.name", Means::AbsentValue("use --state-dir to keep validators apart")),
-    flag("neuron.device", Means::AbsentValue("this version computes on the CPU")),
+    flag("neuron.device", Means::Sets(&["inference.device"])),
     flag("neuron.full_path", Means::Sets(&["state_dir"])),
     flag("neuron.disable_log_rewards", Means::On(&["reporting.disable_log_rewards"])),
     flag("neuron.num_concurrent_forwards", Means::Sets(&["prompts.concurrent_forwards"])),

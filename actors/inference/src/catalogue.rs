@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::{Device, quantized::gguf_file::Content};
+use candle_core::{DType, Device, quantized::gguf_file::Content};
 use candle_nn::VarBuilder;
 use openvalidators_messages::inference::ModelName;
 use serde::Deserialize;
@@ -103,7 +103,7 @@ const DAHOAS_COPIES: &[&str] = &["model.transformer.", "model.lm_head."];
 const TIED_COPY: &[&str] = &["lm_head."];
 
 type FromTensors = fn(&[u8], VarBuilder<'_>) -> candle_core::Result<Network>;
-type FromGguf = fn(&Content, &mut Cursor<Vec<u8>>, &Device) -> candle_core::Result<Network>;
+type FromGguf = fn(&Content, &mut Cursor<Vec<u8>>, DType, &Device) -> candle_core::Result<Network>;
 
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "bert", build: Build::Tensors(bert::build), ignored: &["pooler.", "bert.pooler.", "cls."] },
@@ -139,25 +139,25 @@ impl ModelSource {
     /// # Errors
     /// When the folder is not a model this program can run.
     pub fn network(&self) -> Result<Network, LoadError> {
-        load(self, &Config::default(), &Device::Cpu).map(|loaded| loaded.network)
+        load(self, &Config::default(), DType::F32, &Device::Cpu).map(|loaded| loaded.network)
     }
 }
 
-/// Loads a model onto `device`. Blocks for seconds: files are read whole, and their digests are of the very bytes that were
+/// Loads a model onto `device`, its weights as `dtype`. Blocks for seconds: files are read whole, and their digests are of the very bytes that were
 /// loaded.
-pub(crate) fn load(source: &ModelSource, config: &Config, device: &Device) -> Result<Loaded, LoadError> {
+pub(crate) fn load(source: &ModelSource, config: &Config, dtype: DType, device: &Device) -> Result<Loaded, LoadError> {
     let gguf = fs::read_dir(&source.directory)
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "gguf"));
     match gguf {
-        Some(path) => load_gguf(&path, config, device),
-        None => load_folder(source, config, device),
+        Some(path) => load_gguf(&path, config, dtype, device),
+        None => load_folder(source, config, dtype, device),
     }
 }
 
-fn load_gguf(path: &Path, config: &Config, device: &Device) -> Result<Loaded, LoadError> {
+fn load_gguf(path: &Path, config: &Config, dtype: DType, device: &Device) -> Result<Loaded, LoadError> {
     let unusable = |reason: String| LoadError::Unusable { path: path.to_owned(), reason };
     let bytes = fs::read(path).map_err(|error| unusable(error.to_string()))?;
     let digests = vec![digest(path, &bytes)];
@@ -171,14 +171,14 @@ fn load_gguf(path: &Path, config: &Config, device: &Device) -> Result<Loaded, Lo
         Build::Gguf(build) => Some(*build),
         Build::Tensors(_) => None,
     })?;
-    let network = guarded(|| build(&content, &mut file, device)).map_err(|error| unusable(reason(&error)))?;
+    let network = guarded(|| build(&content, &mut file, dtype, device)).map_err(|error| unusable(reason(&error)))?;
     let tokenizer = TextTokenizer::from_gguf(&content, rules(&network, config)).map_err(unusable)?;
     let ends =
         content.metadata.get("tokenizer.ggml.eos_token_id").and_then(|id| id.to_u32().ok()).into_iter().collect();
     Ok(Loaded { network, tokenizer, ends, digests })
 }
 
-fn load_folder(source: &ModelSource, settings: &Config, device: &Device) -> Result<Loaded, LoadError> {
+fn load_folder(source: &ModelSource, settings: &Config, dtype: DType, device: &Device) -> Result<Loaded, LoadError> {
     let missing =
         |wanted| LoadError::Missing { model: source.name.clone(), wanted, directory: source.directory.clone() };
     let mut digests = Vec::new();
@@ -209,7 +209,7 @@ fn load_folder(source: &ModelSource, settings: &Config, device: &Device) -> Resu
         Build::Gguf(_) => None,
     })?;
     let checkpoint = Checkpoint::open(&source.directory, &mut digests)?.ok_or_else(|| missing("model.safetensors"))?;
-    let network = guarded(|| build(&config, checkpoint.tensors(device)))
+    let network = guarded(|| build(&config, checkpoint.tensors(dtype, device)))
         .map_err(|error| LoadError::Unusable { path: checkpoint.path().to_owned(), reason: reason(&error) })?;
     checkpoint.check_taken(ignored)?;
     let tokenizer = TextTokenizer::from_folder(&source.directory, rules(&network, settings))?;
@@ -289,7 +289,7 @@ mod tests {
 
     fn load_from(directory: &Path) -> Result<Loaded, LoadError> {
         let source = ModelSource { name: ModelName::new("under test"), directory: directory.to_owned() };
-        load(&source, &Config { max_sequence_tokens: 100, ..Config::default() }, &Device::Cpu)
+        load(&source, &Config { max_sequence_tokens: 100, ..Config::default() }, DType::F32, &Device::Cpu)
     }
 
     fn error_from(directory: &Path) -> String {

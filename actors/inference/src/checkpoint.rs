@@ -122,9 +122,9 @@ impl Checkpoint {
         &self.0.path
     }
 
-    /// The tensors, as f32 on `device`, for a network to take.
-    pub(crate) fn tensors(&self, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
+    /// The tensors, as `dtype` on `device`, for a network to take.
+    pub(crate) fn tensors(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
     }
 
     /// Whether the network took every tensor that means anything to it: all but constants, and those whose names begin with

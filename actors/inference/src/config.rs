@@ -1,16 +1,27 @@
 //! What the operator may set.
 
+use std::collections::BTreeMap;
+
+use openvalidators_messages::inference::ModelName;
 use serde::{Deserialize, Serialize};
+
+use crate::placement::{DeviceName, Dtype, Placement};
 
 /// Settings of inference on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Threads that compute; 0 is one for each core.
+    /// Where networks compute, unless `placement` says otherwise.
+    pub device: DeviceName,
+    /// The numbers they compute in, unless `placement` says otherwise.
+    pub dtype: Dtype,
+    /// Models that go elsewhere or compute in other numbers.
+    pub placement: BTreeMap<ModelName, Placement>,
+    /// Threads that compute on the processor, divided evenly between the `cpu` devices in use; 0 is one for each core.
     pub threads: usize,
     /// Tokens computed together. More is no faster on a processor once a batch fills its caches, and takes more memory.
     pub batch_tokens: usize,
-    /// Requests that may wait for the device; further callers wait for a place.
+    /// Requests that may wait for a device; further callers wait for a place.
     pub queue_capacity: usize,
     /// Places in the actor's inbox: requests being tokenised, waiting for the device or computed.
     pub mailbox_capacity: usize,
@@ -25,6 +36,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            device: DeviceName::Cpu(0),
+            dtype: Dtype::F32,
+            placement: BTreeMap::new(),
             threads: 0,
             batch_tokens: 2_048,
             queue_capacity: 32,

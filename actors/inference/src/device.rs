@@ -1,4 +1,4 @@
-//! The device thread: the only place where a network runs.
+//! The thread of a device: the only place where its networks run.
 //!
 //! Jobs reach it through one bounded channel. Between two batches it looks at what waits: requests for embeddings by one
 //! model, or for what one classifier says, are computed as one, whoever asked; a job whose caller has gone is dropped; a
@@ -29,6 +29,7 @@ use crate::{
     generation::GenerateWork,
     metrics::Metrics,
     models::{self, Network},
+    placement::DeviceName,
     scoring::LogProbWork,
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Asked<W, T> {
 
 /// The running thread, from outside.
 pub(crate) struct DeviceThread {
+    name: DeviceName,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     closing: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -57,6 +59,7 @@ pub(crate) struct DeviceThread {
 
 /// What the thread works with.
 pub(crate) struct Device {
+    pub(crate) name: DeviceName,
     pub(crate) networks: BTreeMap<ModelName, Network>,
     pub(crate) batch_tokens: usize,
     pub(crate) queue_capacity: usize,
@@ -72,10 +75,9 @@ impl DeviceThread {
     pub(crate) fn spawn(device: Device) -> std::io::Result<Self> {
         let (jobs, waiting) = mpsc::channel(device.queue_capacity.max(1));
         let closing = Arc::new(AtomicBool::new(false));
-        let metrics = device.metrics.clone();
-        let stop = closing.clone();
-        let thread = std::thread::Builder::new().name("device".into()).spawn(move || device.run(waiting, &stop))?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), closing, thread: Mutex::new(Some(thread)), metrics })
+        let (name, metrics, stop) = (device.name, device.metrics.clone(), closing.clone());
+        let thread = std::thread::Builder::new().name(name.to_string()).spawn(move || device.run(waiting, &stop))?;
+        Ok(Self { name, jobs: Mutex::new(Some(jobs)), closing, thread: Mutex::new(Some(thread)), metrics })
     }
 
     /// Waits for a place in the queue. The job is dropped, and its caller told by that, when the thread has ended.
@@ -84,19 +86,24 @@ impl DeviceThread {
         if let Some(jobs) = jobs
             && let Ok(place) = jobs.reserve().await
         {
-            self.metrics.queue_depth.inc();
+            self.metrics.queue_depth(self.name).inc();
             place.send(job);
         }
     }
 
-    /// Takes no more jobs, ends the batch in hand, tells all who wait, and joins the thread. Blocks for one batch.
-    pub(crate) fn close(&self) {
+    /// Takes no more jobs, and after the batch in hand tells all who wait.
+    pub(crate) fn stop(&self) {
         self.closing.store(true, Ordering::Release);
         self.jobs.lock().take();
+    }
+
+    /// [`DeviceThread::stop`], and joins the thread. Blocks for one batch.
+    pub(crate) fn close(&self) {
+        self.stop();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
-            tracing::error!("the device thread had ended by a panic");
+            tracing::error!(device = %self.name, "the device's thread had ended by a panic");
         }
     }
 }
@@ -171,12 +178,12 @@ impl Device {
                 waiting.push_back(job);
             }
             if closing.load(Ordering::Acquire) {
-                self.metrics.queue_depth.sub(waiting.len() as i64);
+                self.metrics.queue_depth(self.name).sub(waiting.len() as i64);
                 waiting.drain(..).for_each(|job| job.refuse(InferenceError::Closed));
                 continue;
             }
             let turn = self.next_turn(&mut waiting);
-            self.metrics.queue_depth.sub(turn.len() as i64);
+            self.metrics.queue_depth(self.name).sub(turn.len() as i64);
             self.serve(turn, closing);
         }
     }
@@ -231,7 +238,7 @@ impl Device {
             _ => {}
         }
         let busy = self.clock.now().saturating_sub(started);
-        self.metrics.busy_seconds.with_label_values(&[&*model.0]).inc_by(busy.as_secs_f64());
+        self.metrics.busy_seconds(self.name, &model).inc_by(busy.as_secs_f64());
     }
 
     /// Runs `work` on the device's threads; an error or a panic becomes a value.
@@ -252,7 +259,7 @@ impl Device {
             Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
         };
         self.count(&self.metrics.failures, model, 1);
-        tracing::warn!(%model, tokens, reason, "a batch failed on the device");
+        tracing::warn!(%model, device = %self.name, tokens, reason, "a batch failed on the device");
         Err(RowFailed { reason: reason.into() })
     }
 

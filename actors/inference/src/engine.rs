@@ -1,4 +1,4 @@
-//! Who answers requests: this machine's device, or, with the same trait, a server elsewhere.
+//! Who answers requests: this machine's devices, or, with the same trait, a server elsewhere.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use candle_core::Device as CandleDevice;
 use openvalidators_messages::inference::{
     Classify, Composed, Embed, Generate, Generated, InferenceError, Input, LoadedModel, LogProb, LogProbability,
     Logits, ModelName, Overflow, Part, Pooling, Row, RowFailed,
@@ -25,6 +24,7 @@ use crate::{
     generation::GenerateWork,
     metrics::Metrics,
     models::Network,
+    placement::{self, DeviceName},
     scoring::{LogProbWork, ScoredRow},
     tokenizer::TextTokenizer,
 };
@@ -77,12 +77,13 @@ pub enum Kind {
     Classifier,
 }
 
-/// The device of this machine. Texts are tokenised on tokio's blocking threads while the device works.
+/// The devices of this machine, each with its queue, its networks and its threads: a request goes to the one that its model is
+/// on, and all work at the same time. Texts are tokenised on tokio's blocking threads while they do.
 ///
-/// Dropping it closes it: the batch in hand is finished, everyone who waits is told, the thread is joined.
+/// Dropping it closes it: each batch in hand is finished, everyone who waits is told, the threads are joined.
 pub struct LocalEngine {
     models: BTreeMap<ModelName, Arc<Served>>,
-    device: DeviceThread,
+    devices: BTreeMap<DeviceName, DeviceThread>,
 }
 
 /// Why the engine did not start.
@@ -91,11 +92,37 @@ pub enum StartError {
     /// A model did not load.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A placement of nothing.
+    #[error(
+        "inference.placement names `{model}`, which is not loaded; loaded: {loaded}. Correct the name or remove the entry"
+    )]
+    PlacedButNotLoaded {
+        /// What it names.
+        model: ModelName,
+        /// What it could name.
+        loaded: String,
+    },
+    /// A GPU in a program for processors.
+    #[error(
+        "a model is placed on `{0}`, and this program was built for processors only; build it with `--features cuda` \
+         (docs/gpu.md), or set inference.device and inference.placement to `cpu`"
+    )]
+    NotBuiltFor(DeviceName),
+    /// A GPU that the driver does not give.
+    #[error(
+        "cannot use `{device}`: {reason}; `nvidia-smi -L` lists the GPUs there are, docs/gpu.md says which driver they need"
+    )]
+    NoGpu {
+        /// Which.
+        device: DeviceName,
+        /// What the driver said.
+        reason: String,
+    },
     /// Two models of one name.
     #[error("two models are called `{0}`; name each once")]
     TwoOfOneName(ModelName),
     /// The threads did not start.
-    #[error("cannot start the device's threads: {0}")]
+    #[error("cannot start the threads of a device: {0}")]
     Threads(String),
 }
 
@@ -103,6 +130,7 @@ pub enum StartError {
 struct Served {
     name: ModelName,
     kind: Kind,
+    device: DeviceName,
     tokenizer: TextTokenizer,
     /// A text it writes ends with any of these tokens.
     ends: Vec<u32>,
@@ -112,56 +140,74 @@ struct Served {
 // === impl LocalEngine ===
 
 impl LocalEngine {
-    /// Loads the models and starts the device thread. Blocks for seconds: call it where that is allowed.
+    /// Loads each model onto its device and starts the devices' threads. Blocks for seconds: call it where that is allowed.
     ///
     /// # Errors
-    /// When a model does not load or threads do not start.
+    /// When a model does not load, its device is not there, or threads do not start.
     pub fn start(
         config: &Config,
         sources: &[ModelSource],
         metrics: Metrics,
         clock: SharedClock,
     ) -> Result<Self, StartError> {
-        let (mut models, mut networks) = (BTreeMap::new(), BTreeMap::new());
-        for source in sources {
+        let places = placement::places(config, sources.iter().map(|source| &source.name))?;
+        let mut opened = BTreeMap::new();
+        for (device, _) in &places {
+            opened.insert(*device, (device.open()?, BTreeMap::new()));
+        }
+        let mut models = BTreeMap::new();
+        for (source, (device, dtype)) in sources.iter().zip(places) {
             let started = clock.now();
-            let loaded = catalogue::load(source, config, &CandleDevice::Cpu)?;
+            let Some((candle, networks)) = opened.get_mut(&device) else { return Err(StartError::NotBuiltFor(device)) };
+            let loaded = catalogue::load(source, config, dtype.candle(), candle)?;
             let kind = Kind::of(&loaded.network);
             tracing::info!(
                 model = %source.name,
+                %device,
+                %dtype,
                 max_tokens = loaded.tokenizer.max_tokens(),
                 seconds = (clock.now() - started).as_secs_f64(),
                 "loaded"
             );
             let name = source.name.clone();
             let catalogue::Loaded { network, tokenizer, ends, digests } = loaded;
-            let served = Served { name: name.clone(), kind, tokenizer, ends, digests };
+            let served = Served { name: name.clone(), kind, device, tokenizer, ends, digests };
             if models.insert(name.clone(), Arc::new(served)).is_some() {
                 return Err(StartError::TwoOfOneName(name));
             }
             networks.insert(name, network);
         }
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.threads)
-            .thread_name(|i| format!("device-{i}"))
-            .build()
-            .map_err(|error| StartError::Threads(error.to_string()))?;
-        let device = DeviceThread::spawn(Device {
-            networks,
-            batch_tokens: config.batch_tokens,
-            queue_capacity: config.queue_capacity,
-            threads,
-            metrics,
-            clock,
-        })
-        .map_err(|error| StartError::Threads(error.to_string()))?;
-        Ok(Self { models, device })
+        let cores = match config.threads {
+            0 => std::thread::available_parallelism().map_err(|error| StartError::Threads(error.to_string()))?.get(),
+            threads => threads,
+        };
+        let threads = placement::threads(&opened.keys().copied().collect::<Vec<_>>(), cores);
+        let start = |(name, (_, networks))| {
+            let threads = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.get(&name).copied().unwrap_or(1))
+                .thread_name(move |i| format!("{name}-{i}"))
+                .build()
+                .map_err(|error| StartError::Threads(error.to_string()))?;
+            let device = DeviceThread::spawn(Device {
+                name,
+                networks,
+                batch_tokens: config.batch_tokens,
+                queue_capacity: config.queue_capacity,
+                threads,
+                metrics: metrics.clone(),
+                clock: clock.clone(),
+            });
+            Ok((name, device.map_err(|error| StartError::Threads(error.to_string()))?))
+        };
+        let devices = opened.into_iter().map(start).collect::<Result<_, StartError>>()?;
+        Ok(Self { models, devices })
     }
 
-    /// Takes no more requests, finishes the batch in hand, answers [`InferenceError::Closed`] to all who wait and joins
-    /// the thread. Blocks for one batch at most.
+    /// Takes no more requests, finishes the batches in hand, answers [`InferenceError::Closed`] to all who wait and joins
+    /// the threads. Blocks for the longest of those batches at most.
     pub fn close(&self) {
-        self.device.close();
+        self.devices.values().for_each(DeviceThread::stop);
+        self.devices.values().for_each(DeviceThread::close);
     }
 
     fn served(&self, name: &ModelName, kind: Kind, asked: &'static str) -> Result<Arc<Served>, InferenceError> {
@@ -179,10 +225,10 @@ impl LocalEngine {
         Err(InferenceError::WrongModel { model: name.clone(), asked, reason })
     }
 
-    /// Asks the device for the rows that could be tokenised, and puts its answers between those that could not.
+    /// Asks the model's device for the rows that could be tokenised, and puts its answers between those that could not.
     async fn ask<R, W, T>(
         &self,
-        model: ModelName,
+        served: &Served,
         rows: Vec<Row<R>>,
         work: impl FnOnce(Vec<R>) -> W,
         job: impl FnOnce(Asked<W, T>) -> Job,
@@ -200,12 +246,15 @@ impl LocalEngine {
         let mut computed = Vec::new();
         if !good.is_empty() {
             let (reply, answer) = oneshot::channel();
-            self.device.submit(job(Asked { model, work: work(good), reply })).await;
+            let job = job(Asked { model: served.name.clone(), work: work(good), reply });
+            if let Some(device) = self.devices.get(&served.device) {
+                device.submit(job).await;
+            }
             // A job that is dropped unanswered found the thread closed.
             computed = answer.await.unwrap_or(Err(InferenceError::Closed))?;
         } else if let Some(Some(Err(failed))) = answers.first() {
             let RowFailed { reason } = failed;
-            return Err(InferenceError::Device { model, reason: reason.to_string() });
+            return Err(InferenceError::Device { model: served.name.clone(), reason: reason.to_string() });
         }
         let mut computed = computed.into_iter();
         Ok(answers.into_iter().filter_map(|failed| failed.or_else(|| computed.next())).collect())
@@ -220,7 +269,7 @@ impl Engine for LocalEngine {
         let rows = served
             .tokenise(move |served| Ok(texts.iter().map(|text| served.embedded_rows(text, pooling)).collect()))
             .await?;
-        self.ask(model, rows, |texts| EmbedWork { texts, pooling }, Job::Embed).await
+        self.ask(&served, rows, |texts| EmbedWork { texts, pooling }, Job::Embed).await
     }
 
     async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError> {
@@ -234,7 +283,7 @@ impl Engine for LocalEngine {
             return Ok(Vec::new());
         }
         let rows = served.tokenise(move |served| served.scored_rows(&prompt, &completions)).await?;
-        self.ask(model, rows, |rows| LogProbWork { rows, penalty }, Job::LogProb).await
+        self.ask(&served, rows, |rows| LogProbWork { rows, penalty }, Job::LogProb).await
     }
 
     async fn classify(&self, request: Classify) -> Result<Vec<Row<Logits>>, InferenceError> {
@@ -243,7 +292,7 @@ impl Engine for LocalEngine {
         let windows = move |served: &Served, input: &Input| served.row(|tokenizer| tokenizer.windows(input, overflow));
         let rows =
             served.tokenise(move |served| Ok(inputs.iter().map(|input| windows(served, input)).collect())).await?;
-        self.ask(model, rows, |inputs| ClassifyWork { inputs }, Job::Classify).await
+        self.ask(&served, rows, |inputs| ClassifyWork { inputs }, Job::Classify).await
     }
 
     async fn generate(&self, request: Generate) -> Result<Vec<Row<Generated>>, InferenceError> {
@@ -256,7 +305,7 @@ impl Engine for LocalEngine {
             .await?;
         let asked = rows.clone();
         let work = |prompts| GenerateWork { prompts, max_new_tokens, ends: served.ends.clone() };
-        let new = self.ask(model, rows, work, Job::Generate).await?;
+        let new = self.ask(&served, rows, work, Job::Generate).await?;
         served
             .tokenise(move |served| {
                 let told = |(prompt, new): (Row<Vec<u32>>, Row<Vec<u32>>)| served.generated(prompt?, new?);

@@ -1,8 +1,8 @@
-//! Inference: the one owner of the device. Requests name a model and texts, replies are numbers; no tensor leaves.
+//! Inference: the one owner of the devices. Requests name a model and texts, replies are numbers; no tensor leaves.
 //!
 //! * Who sends: `rewards` ([`Embed`](openvalidators_messages::inference::Embed), `LogProb`, `Classify`, `Generate`, and
 //!   `Models` for the record of a step). It sends to nobody.
-//! * Slow: requests wait, first in the inbox, then in the bounded queue of the device thread; callers wait with them.
+//! * Slow: requests wait, first in the inbox, then in the bounded queue of their model's device; callers wait with them.
 //!   What waits together is computed together: equal texts once, embeddings of one model as one batch.
 //! * Callers gone: a request nobody awaits is dropped before it costs device time.
 //! * Failing: a batch that fails is split until the failing row stands alone; that row alone has no answer. A panic on the
@@ -10,7 +10,7 @@
 //! * Dead: the actor holds no state, a fresh one takes the same engine. Closing finishes the batch in hand and answers
 //!   `Closed` to the rest.
 //!
-//! Reading order: [`engine`](Engine) → `device` → `embedding`, `scoring`, `classification`,
+//! Reading order: [`engine`](Engine) → `placement` → `device` → `embedding`, `scoring`, `classification`,
 //! `generation` → `batching`, `prefix` → `models` → `ops`.
 
 mod actor;
@@ -26,6 +26,7 @@ mod generation;
 mod metrics;
 pub mod models;
 mod ops;
+mod placement;
 mod prefix;
 mod scoring;
 mod tokenizer;
@@ -35,3 +36,4 @@ pub use catalogue::{LoadError, ModelSource};
 pub use config::Config;
 pub use engine::{Engine, Kind, LocalEngine, StartError};
 pub use metrics::Metrics;
+pub use placement::{DeviceName, Dtype, NoDevice, Placement};

@@ -1,11 +1,14 @@
-//! What the device thread tells Prometheus.
+//! What the devices tell Prometheus.
 
-use prometheus::{CounterVec, IntCounterVec, IntGauge, Opts, Registry};
+use openvalidators_messages::inference::ModelName;
+use prometheus::{Counter, CounterVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-/// Counters of the device thread. `1 - rate(busy_seconds)` is the share of time the device had nothing to do.
+use crate::placement::DeviceName;
+
+/// Counters of the devices. `1 - sum by (device) (rate(busy_seconds))` is the share of time a device had nothing to do.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Seconds the device thread spent computing, by model.
+    /// Seconds spent computing, by device and model.
     pub busy_seconds: CounterVec,
     /// Batches computed, by model.
     pub batches: IntCounterVec,
@@ -17,8 +20,8 @@ pub struct Metrics {
     pub failures: IntCounterVec,
     /// Requests dropped before or during their work because their caller had gone, by model.
     pub abandoned: IntCounterVec,
-    /// Requests waiting for the device.
-    pub queue_depth: IntGauge,
+    /// Requests waiting, by device.
+    pub queue_depth: IntGaugeVec,
 }
 
 impl Metrics {
@@ -33,9 +36,10 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let busy_seconds = CounterVec::new(opts("busy_seconds_total", "Time the device spent computing"), &["model"])?;
+        let busy = opts("busy_seconds_total", "Time a device spent computing");
+        let busy_seconds = CounterVec::new(busy, &["device", "model"])?;
         registry.register(Box::new(busy_seconds.clone()))?;
-        let queue_depth = IntGauge::with_opts(opts("queue_depth", "Requests waiting for the device"))?;
+        let queue_depth = IntGaugeVec::new(opts("queue_depth", "Requests waiting for a device"), &["device"])?;
         registry.register(Box::new(queue_depth.clone()))?;
         Ok(Self {
             busy_seconds,
@@ -46,5 +50,12 @@ impl Metrics {
             abandoned: counter("abandoned_total", "Requests dropped because their caller had gone")?,
             queue_depth,
         })
+    }
+    pub(crate) fn busy_seconds(&self, device: DeviceName, model: &ModelName) -> Counter {
+        self.busy_seconds.with_label_values(&[device.to_string().as_str(), &*model.0])
+    }
+
+    pub(crate) fn queue_depth(&self, device: DeviceName) -> IntGauge {
+        self.queue_depth.with_label_values(&[device.to_string()])
     }
 }

@@ -30,7 +30,7 @@ fn shards_are_one_checkpoint_and_every_file_is_digested() {
     let checkpoint = Checkpoint::open(folder.path(), &mut digests).unwrap().unwrap();
     let names: Vec<&str> = digests.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["model.safetensors.index.json", "a.safetensors", "b.safetensors"]);
-    let vb = checkpoint.tensors(&Device::Cpu);
+    let vb = checkpoint.tensors(DType::F32, &Device::Cpu);
     assert_eq!(vb.get((2, 3), "one").unwrap().dims(), [2, 3]);
     assert_eq!(vb.get(4, "two").unwrap().dims(), [4]);
     checkpoint.check_taken(&[]).unwrap();
@@ -59,7 +59,7 @@ fn half_precision_becomes_single_and_other_types_are_refused() {
     let whole = Tensor::new(&[1_u32, 2], &Device::Cpu).unwrap();
     let all = HashMap::from([("half".to_owned(), half), ("brain".to_owned(), brain), ("whole".to_owned(), whole)]);
     candle_core::safetensors::save(&all, folder.path().join("model.safetensors")).unwrap();
-    let vb = open(folder.path()).unwrap().tensors(&Device::Cpu);
+    let vb = open(folder.path()).unwrap().tensors(DType::F32, &Device::Cpu);
     for name in ["half", "brain"] {
         assert_eq!(vb.get(2, name).unwrap().to_vec1::<f32>().unwrap(), [1.5, -2.25]);
     }
@@ -74,7 +74,7 @@ fn what_is_missing_misshapen_or_too_much_is_named_with_its_file() {
         &[("h.0.weight", &[2]), ("h.1.weight", &[2]), ("h.0.attn.bias", &[1]), ("pooler.dense.weight", &[2])];
     write(folder.path(), "model.safetensors", names);
     let checkpoint = open(folder.path()).unwrap();
-    let vb = checkpoint.tensors(&Device::Cpu);
+    let vb = checkpoint.tensors(DType::F32, &Device::Cpu);
     let error = vb.get(2, "h.2.weight").unwrap_err().to_string();
     assert!(error.contains("no tensor `h.2.weight` in") && error.contains("model.safetensors"), "{error}");
     let error = vb.get(3, "h.0.weight").unwrap_err().to_string();
@@ -95,7 +95,7 @@ fn a_pickle_holds_what_safetensors_hold() {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(fixture("gptj_base").join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
     let safetensors = open(folder.path()).unwrap();
-    let (ours, theirs) = (pickle.tensors(&Device::Cpu), safetensors.tensors(&Device::Cpu));
+    let (ours, theirs) = (pickle.tensors(DType::F32, &Device::Cpu), safetensors.tensors(DType::F32, &Device::Cpu));
     let mut compared = 0;
     for name in safetensors.0.places.keys().filter(|name| ours.contains_tensor(&format!("model.{name}"))) {
         let (a, b) = (ours.get_unchecked(&format!("model.{name}")).unwrap(), theirs.get_unchecked(name).unwrap());
@@ -121,7 +121,7 @@ fn truncated_and_hostile_files_are_errors_and_no_panics() {
         bytes[at] ^= 0x5a;
         fs::write(&path, &bytes).unwrap();
         let Ok(checkpoint) = open(folder.path()) else { continue };
-        let vb = checkpoint.tensors(&Device::Cpu);
+        let vb = checkpoint.tensors(DType::F32, &Device::Cpu);
         for name in checkpoint.0.places.keys() {
             drop(vb.get_unchecked(name));
         }

@@ -8,6 +8,7 @@ use crate::{
     device::{DeviceThread, Job},
     metrics::Metrics,
     models::{CausalLm, Network, Reads, RewardHead, llama_gguf::tests::tiny},
+    placement::DeviceName,
 };
 
 const MODEL: &str = "judge";
@@ -43,6 +44,7 @@ impl Classifier for Summing {
 fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
     let metrics = Metrics::new(&Registry::new()).unwrap();
     let device = Device {
+        name: DeviceName::Cpu(0),
         networks: [(ModelName::new(MODEL), network)].into(),
         batch_tokens,
         queue_capacity: 8,

@@ -60,6 +60,7 @@ fn gated() -> (Moody, Gate) {
 fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
     let metrics = Metrics::new(&Registry::new()).unwrap();
     let device = Device {
+        name: DeviceName::Cpu(0),
         networks: [(ModelName::new(MODEL), network)].into(),
         batch_tokens,
         queue_capacity: 8,
@@ -138,7 +139,7 @@ async fn what_waits_together_is_computed_together_and_nobody_pays_for_who_has_go
     assert_eq!(values(a).await.unwrap(), [2.0, 3.0]);
     assert_eq!(values(b).await.unwrap(), [3.0, 4.0]);
     assert_eq!((count(&metrics.abandoned), count(&metrics.deduplicated), count(&metrics.batches)), (1, 1, 2));
-    assert_eq!(metrics.queue_depth.get(), 0);
+    assert_eq!(metrics.queue_depth(DeviceName::Cpu(0)).get(), 0);
 }
 
 #[tokio::test]

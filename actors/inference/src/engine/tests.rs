@@ -5,7 +5,7 @@ use openvalidators_runtime::SystemClock;
 use prometheus::Registry;
 
 use super::*;
-use crate::models::llama_gguf::tests::write_tiny;
+use crate::{models::llama_gguf::tests::write_tiny, placement::Placement};
 
 const BERT: &str = "tiny-bert";
 const LLAMA: &str = "tiny-llama";
@@ -13,6 +13,7 @@ const LLAMA: &str = "tiny-llama";
 struct Tiny {
     engine: LocalEngine,
     metrics: Metrics,
+    sources: [ModelSource; 2],
     _folder: tempfile::TempDir,
 }
 
@@ -24,7 +25,7 @@ fn tiny(config: &Config) -> Tiny {
     let sources = [source(BERT, bert), source(LLAMA, folder.path().to_owned())];
     let metrics = Metrics::new(&Registry::new()).unwrap();
     let engine = LocalEngine::start(config, &sources, metrics.clone(), SystemClock::shared()).unwrap();
-    Tiny { engine, metrics, _folder: folder }
+    Tiny { engine, metrics, sources, _folder: folder }
 }
 
 fn source(name: &str, directory: PathBuf) -> ModelSource {
@@ -240,4 +241,47 @@ fn two_models_of_one_name_do_not_start() {
     let metrics = Metrics::new(&Registry::new()).unwrap();
     let error = LocalEngine::start(&Config::default(), &sources, metrics, SystemClock::shared()).err().unwrap();
     assert!(error.to_string().contains("two models are called `tiny-bert`"));
+}
+
+#[tokio::test]
+async fn a_model_computes_on_the_device_it_is_placed_on() {
+    let here = tiny(&Config::default());
+    let placement = [(ModelName::new(LLAMA), Placement { device: Some(DeviceName::Cpu(1)), dtype: None })].into();
+    let config = Config { placement, threads: 2, ..Config::default() };
+    let metrics = Metrics::new(&Registry::new()).unwrap();
+    let apart = LocalEngine::start(&config, &here.sources, metrics.clone(), SystemClock::shared()).unwrap();
+
+    let (scored, embedded) = (log_prob(LLAMA, "Tell me of the sea", &[" the weather"]), embed(BERT, &["one question"]));
+    let expected = all(here.engine.log_prob(scored.clone()).await);
+    assert_eq!(all(apart.log_prob(scored.clone()).await), expected);
+    assert_eq!(all(apart.embed(embedded.clone()).await), all(here.engine.embed(embedded.clone()).await));
+    // Each device has a thread of its own: that of one ends, and the other goes on.
+    apart.devices[&DeviceName::Cpu(0)].close();
+    assert_eq!(apart.embed(embedded).await.unwrap_err(), InferenceError::Closed);
+    assert_eq!(all(apart.log_prob(scored).await), expected);
+    apart.close();
+    let busy = |device: &str, model: &str| metrics.busy_seconds.with_label_values(&[device, model]).get();
+    assert!(busy("cpu", BERT) > 0.0 && busy("cpu:1", LLAMA) > 0.0);
+    assert!(busy("cpu", LLAMA) == 0.0 && busy("cpu:1", BERT) == 0.0);
+}
+
+#[test]
+fn a_device_that_is_not_there_and_a_model_that_is_not_loaded_are_errors_with_a_remedy() {
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/inference/bert");
+    let error = |config: &Config| {
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        let sources = [source(BERT, bert.clone())];
+        LocalEngine::start(config, &sources, metrics, SystemClock::shared()).err().unwrap().to_string()
+    };
+    let placed = |model: &str, device| {
+        let placement = [(ModelName::new(model), Placement { device: Some(device), dtype: None })].into();
+        Config { placement, ..Config::default() }
+    };
+    let unknown = error(&placed("tiny-brt", DeviceName::Cpu(1)));
+    assert!(unknown.contains("inference.placement names `tiny-brt`") && unknown.contains("`tiny-bert`"), "{unknown}");
+    // A GPU beyond any machine's, so that this holds wherever the tests run.
+    for config in [placed(BERT, DeviceName::Cuda(99)), Config { device: DeviceName::Cuda(99), ..Config::default() }] {
+        let error = error(&config);
+        assert!(error.contains("`cuda:99`") && error.contains("docs/gpu.md"), "{error}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::{
     device::{DeviceThread, Job},
     metrics::Metrics,
     models::{CausalBody, Network, Packed, Past, llama_gguf::tests::tiny},
+    placement::DeviceName,
 };
 
 const MODEL: &str = "writer";
@@ -40,6 +41,7 @@ impl CausalBody for Refusing {
 fn spawn(network: CausalLm) -> (DeviceThread, Metrics) {
     let metrics = Metrics::new(&Registry::new()).unwrap();
     let device = Device {
+        name: DeviceName::Cpu(0),
         networks: [(ModelName::new(MODEL), Network::CausalLm(network))].into(),
         batch_tokens: 100,
         queue_capacity: 8,

@@ -1,14 +1,14 @@
 //! Llama in a GGUF file: <https://arxiv.org/abs/2302.13971>, tensor names and layout as in
 //! <https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py>.
 //!
-//! Weights are dequantised to f32 when the file is loaded. Scoring runs hundreds of tokens through each weight, so the
+//! Weights are dequantised when the file is loaded. Scoring runs hundreds of tokens through each weight, so the
 //! products are bound by arithmetic, and there the f32 kernels of `gemm` are some thirty times faster than candle's
 //! quantised ones (`benches/scoring.rs` prints both). The price is four bytes a weight: 540 MB for 135 million. Tied
 //! embeddings are held once.
 
 use std::io::{Read, Seek};
 
-use candle_core::{Device, Result, Tensor, quantized::gguf_file};
+use candle_core::{DType, Device, Result, Tensor, quantized::gguf_file};
 use candle_nn::{Embedding, Linear, RmsNorm};
 
 use super::{
@@ -19,8 +19,13 @@ use super::{
 use crate::ops::{Heads, Pairing, Rotary};
 
 /// Makes the network from an open file.
-pub(crate) fn build<R: Read + Seek>(content: &gguf_file::Content, reader: &mut R, device: &Device) -> Result<Network> {
-    load(content, reader, device).map(Network::CausalLm)
+pub(crate) fn build<R: Read + Seek>(
+    content: &gguf_file::Content,
+    reader: &mut R,
+    dtype: DType,
+    device: &Device,
+) -> Result<Network> {
+    load(content, reader, dtype, device).map(Network::CausalLm)
 }
 
 /// What the metadata of the file says of the network, under keys `llama.*`.
@@ -86,12 +91,13 @@ impl Config {
 struct Weights<'a, R> {
     content: &'a gguf_file::Content,
     reader: &'a mut R,
+    dtype: DType,
     device: &'a Device,
 }
 
 impl<R: Read + Seek> Weights<'_, R> {
     fn get(&mut self, name: &str) -> Result<Tensor> {
-        self.content.tensor(self.reader, name, self.device)?.dequantize(self.device)
+        self.content.tensor(self.reader, name, self.device)?.dequantize(self.device)?.to_dtype(self.dtype)
     }
 
     fn norm(&mut self, name: &str, config: &Config) -> Result<Norm> {
@@ -118,9 +124,14 @@ impl<R: Read + Seek> Weights<'_, R> {
 }
 
 /// Reads the network whose metadata `content` is from `reader`.
-pub(crate) fn load<R: Read + Seek>(content: &gguf_file::Content, reader: &mut R, device: &Device) -> Result<CausalLm> {
+pub(crate) fn load<R: Read + Seek>(
+    content: &gguf_file::Content,
+    reader: &mut R,
+    dtype: DType,
+    device: &Device,
+) -> Result<CausalLm> {
     let config = Config::from_metadata(content)?;
-    let mut file = Weights { content, reader, device };
+    let mut file = Weights { content, reader, dtype, device };
     let words = file.get("token_embd.weight")?;
     let head =
         if content.tensor_infos.contains_key("output.weight") { file.get("output.weight")? } else { words.clone() };

@@ -94,7 +94,7 @@ fn tiny_and_weights() -> (CausalLm, HashMap<String, Vec<Vec<f64>>>) {
         .collect();
     let mut file = File::open(&path).unwrap();
     let content = gguf_file::Content::read(&mut file).unwrap();
-    (load(&content, &mut file, &Device::Cpu).unwrap(), weights)
+    (load(&content, &mut file, DType::F32, &Device::Cpu).unwrap(), weights)
 }
 
 /// The network in double precision, one token and one number at a time, straight from the papers: the logits after the
@@ -206,7 +206,7 @@ fn greedy_continuation_of_the_capital_of_france_is_paris() {
         return;
     };
     let content = gguf_file::Content::read(&mut file).unwrap();
-    let llama = load(&content, &mut file, &Device::Cpu).unwrap();
+    let llama = load(&content, &mut file, DType::F32, &Device::Cpu).unwrap();
     let rules = Rules { ceiling_tokens: llama.body.context_tokens(), interpret_special_tokens: false };
     let tokenizer = TextTokenizer::from_gguf(&content, rules).unwrap();
     let encode = |text: &str| tokenizer.encode(&Composed::from(Arc::from(text)), 1_000).unwrap();
