@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use openvalidators_inference::DeviceName;
+use openvalidators_inference::{DeviceName, synthetic::Size};
 
-use crate::config::reference_flags;
+use crate::{bench::work::Part, config::reference_flags};
 
 /// A Bittensor text-prompting validator: asks miners, scores their completions with a stack of reward models, keeps a
 /// moving-average score for each and sets weights on chain.
@@ -38,6 +38,8 @@ pub enum Task {
     Models(Models),
     /// Score completions from a file, as the validator scores those of miners.
     Score(Score),
+    /// Measure what this machine can do.
+    Bench(Bench),
 }
 
 /// `openvalidators run`
@@ -154,6 +156,93 @@ pub struct Score {
     pub quiet: bool,
 }
 
+/// `openvalidators bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: Benchmark,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Benchmark {
+    /// How fast a step is scored.
+    Scoring(BenchScoring),
+}
+
+/// `openvalidators bench scoring`
+///
+/// Makes the reward models and filters of openvalidators 1.2.0 with random weights, downloads nothing, and scores a step of
+/// random words: one model after another, then all as the validator does. Says for each what it took, how near it came to
+/// the device's matrix products, and how many steps an hour this machine can score. A network's answers mean nothing here,
+/// but those of a batch must equal those of single rows; where they do not, the exit code says so.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  openvalidators bench scoring --tiny                              does it work here? a few seconds
+  openvalidators bench scoring --base                              two cores and 8 GB: some ten minutes
+  openvalidators bench scoring --base --ours --only dpo,nsfw       two of the models, and only our order of work
+  openvalidators bench scoring --device cuda:0 --dtype bf16        the full stack on a GPU of 40 GB or more
+
+The columns: `ratio` is to the order of work of openvalidators 1.2.0, which computes completion by completion; `of the peak`
+is the share of what a bare matrix product reaches on this device (--peak-tflops states another). The full stack is GPT-J-6B,
+BTLM-3B, DeBERTa-v3-large, MPNet, BERT and RoBERTa: 19 GB in two-byte numbers, twice that in f32.")]
+pub struct BenchScoring {
+    /// Networks of base size (twelve layers of 768) instead of the full ones.
+    #[arg(long, conflicts_with = "tiny")]
+    pub base: bool,
+    /// Networks of two narrow layers, and few, short texts: whether it works, not how fast it is.
+    #[arg(long)]
+    pub tiny: bool,
+    /// Where to compute: `cpu`, or `cuda:0` in a program built for GPUs (`inference.device`).
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
+    /// The numbers to compute in: `f32`, `f16` or `bf16` (`inference.dtype`).
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<String>,
+    /// Completions of the step [default: 50; tiny: 6].
+    #[arg(long, value_name = "N")]
+    pub completions: Option<usize>,
+    /// Tokens of the prompt [default: 600; tiny: 150].
+    #[arg(long, value_name = "N")]
+    pub prompt_tokens: Option<usize>,
+    /// Tokens of each completion [default: 150; tiny: 20].
+    #[arg(long, value_name = "N")]
+    pub completion_tokens: Option<usize>,
+    /// Only these.
+    #[arg(long, value_enum, value_name = "PART,…", value_delimiter = ',')]
+    pub only: Vec<Part>,
+    /// Only our order of work: neither one by one nor batched without sharing.
+    #[arg(long)]
+    pub ours: bool,
+    /// Measure everything so often and take the fastest [default: 1 on a processor, 3 on a GPU].
+    #[arg(long, value_name = "N")]
+    pub repeats: Option<usize>,
+    /// What the device can do, in TFLOP/s, instead of what a bare product reaches.
+    #[arg(long, value_name = "TFLOPS")]
+    pub peak_tflops: Option<f64>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// A TOML file over the defaults: `configs/local.toml`, and `configs/score.toml` over it.
+    #[arg(long, value_name = "FILE", env = "OPENVALIDATORS_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Set one key, e.g. `--set inference.batch_tokens=16384`. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// What a step to measure is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Completions.
+    pub completions: usize,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of each completion.
+    pub completion_tokens: usize,
+}
+
 /// The command line as parsed, with the reference's flags apart.
 pub struct Parsed {
     /// The typed part.
@@ -185,6 +274,40 @@ impl Score {
     pub fn settings(&self) -> Settings {
         let Self { config, set, compat, .. } = self;
         Settings { config: config.clone(), set: set.clone(), compat: *compat, ..Settings::default() }
+    }
+}
+
+// === impl BenchScoring ===
+
+impl BenchScoring {
+    /// Where its settings come from.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let mut set = self.set.clone();
+        set.extend(self.device.map(|device| format!("inference.device={device}")));
+        set.extend(self.dtype.as_ref().map(|dtype| format!("inference.dtype={dtype}")));
+        Settings { config: self.config.clone(), set, ..Settings::default() }
+    }
+
+    /// How large the networks are.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        match (self.base, self.tiny) {
+            (true, _) => Size::Base,
+            (_, true) => Size::Tiny,
+            _ => Size::Full,
+        }
+    }
+
+    /// What the step is made of.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        let [completions, prompt, completion] = if self.tiny { [6, 150, 20] } else { [50, 600, 150] };
+        Sizes {
+            completions: self.completions.unwrap_or(completions).max(1),
+            prompt_tokens: self.prompt_tokens.unwrap_or(prompt).max(2),
+            completion_tokens: self.completion_tokens.unwrap_or(completion).max(2),
+        }
     }
 }
 

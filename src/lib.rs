@@ -1,5 +1,6 @@
 //! The program behind `openvalidators`: command line, configuration, wiring, console. `docs/architecture.md` is the map.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod console;
@@ -71,6 +72,15 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
                 None,
             )?;
             system().block_on(score::run(command, config))
+        }
+        Task::Bench(cli::Bench { what: cli::Benchmark::Scoring(command) }) => {
+            let config = Config::load_over(
+                &[config::DEFAULT_TOML, config::SCORE_TOML],
+                &command.settings(),
+                &parsed.subcommand,
+                None,
+            )?;
+            system().block_on(bench::run(command, config))
         }
         Task::Localnet(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;

@@ -15,7 +15,7 @@ use std::{fmt, process::ExitCode, sync::Arc, time::Duration};
 
 use actix::Actor;
 use anyhow::Context;
-use openvalidators_inference::{self as inference, InferenceActor, LocalEngine, ModelSource};
+use openvalidators_inference::{self as inference, Engine, InferenceActor, LocalEngine, ModelSource};
 use openvalidators_messages::{StepOutcome, StepRecord};
 use openvalidators_rewards as rewards;
 use openvalidators_runtime::{SharedClock, SystemClock};
@@ -94,8 +94,16 @@ async fn start_inference(
     let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
     let engine = tokio::task::spawn_blocking(load).await.context("loading the models")??;
     models::check_kinds(config, &engine).await?;
-    let mailboxes = inference::Mailboxes::new(config.inference.mailbox_capacity, &registry)?;
-    mailboxes.attach(&InferenceActor::new(Arc::new(engine)).start());
+    in_front_of(Arc::new(engine), config)
+}
+
+/// An actor in front of an engine, and the mailboxes to ask it by.
+///
+/// # Errors
+/// When the metrics of the mailboxes cannot be registered.
+pub fn in_front_of(engine: Arc<dyn Engine>, config: &Config) -> anyhow::Result<rewards::Inference> {
+    let mailboxes = inference::Mailboxes::new(config.inference.mailbox_capacity, &Registry::new())?;
+    mailboxes.attach(&InferenceActor::new(engine).start());
     let inference::Mailboxes { embed, log_prob, classify, generate, models, .. } = mailboxes;
     Ok(rewards::Inference { embed, log_prob, classify, generate, models })
 }

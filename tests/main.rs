@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod bad_miners;
+mod bench;
 mod decides;
 mod network;
 mod program;

@@ -3,12 +3,13 @@
 //! A new network is one file in [`crate::models`] and one line in [`ARCHITECTURES`].
 
 use std::{
+    collections::HashMap,
     fs,
     io::Cursor,
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Device, quantized::gguf_file::Content};
+use candle_core::{DType, Device, Tensor, quantized::gguf_file::Content};
 use candle_nn::VarBuilder;
 use openvalidators_messages::inference::ModelName;
 use serde::Deserialize;
@@ -18,6 +19,7 @@ use crate::{
     checkpoint::{Checkpoint, guarded},
     config::Config,
     models::{Network, bert, btlm, deberta, gpt_neo, gpt2, gptj, llama, llama_gguf, mpnet, reason, roberta},
+    synthetic::RandomTensors,
     tokenizer::{Rules, TextTokenizer},
 };
 
@@ -179,42 +181,87 @@ fn load_gguf(path: &Path, config: &Config, dtype: DType, device: &Device) -> Res
 }
 
 fn load_folder(source: &ModelSource, settings: &Config, dtype: DType, device: &Device) -> Result<Loaded, LoadError> {
-    let missing =
-        |wanted| LoadError::Missing { model: source.name.clone(), wanted, directory: source.directory.clone() };
     let mut digests = Vec::new();
-    let mut read = |name: &'static str| {
-        let path = source.directory.join(name);
-        let bytes = fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => missing(name),
-            _ => LoadError::Unusable { path: path.clone(), reason: error.to_string() },
-        })?;
-        digests.push(digest(&path, &bytes));
-        Ok((path, bytes))
+    let described = Described::read(source, &mut digests)?;
+    let network = match Checkpoint::open(&source.directory, &mut digests)? {
+        Some(checkpoint) => {
+            let network = described.build(checkpoint.path(), checkpoint.tensors(dtype, device))?;
+            checkpoint.check_taken(described.ignored)?;
+            network
+        }
+        None => {
+            let random = RandomTensors::open(&source.directory, &mut digests)?;
+            let random = random.ok_or_else(|| missing(source, "model.safetensors"))?;
+            tracing::warn!(model = %source.name, "its weights are random: what it says means nothing");
+            described.build(&described.path, random.tensors(dtype, device))?
+        }
     };
-    let (config_path, config) = read("config.json")?;
-    read("tokenizer.json")?;
-
-    #[derive(Deserialize)]
-    struct Kind {
-        model_type: String,
-        eos_token_id: Option<EndTokens>,
-    }
-    let unusable =
-        |error: serde_json::Error| LoadError::Unusable { path: config_path.clone(), reason: error.to_string() };
-    let kind: Kind = serde_json::from_slice(&config).map_err(unusable)?;
-    let stated: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&config).map_err(unusable)?;
-    check_sizes(&config_path, stated.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_u64()?))))?;
-    let (build, ignored) = find(&config_path, &kind.model_type, |build| match build {
-        Build::Tensors(build) => Some(*build),
-        Build::Gguf(_) => None,
-    })?;
-    let checkpoint = Checkpoint::open(&source.directory, &mut digests)?.ok_or_else(|| missing("model.safetensors"))?;
-    let network = guarded(|| build(&config, checkpoint.tensors(dtype, device)))
-        .map_err(|error| LoadError::Unusable { path: checkpoint.path().to_owned(), reason: reason(&error) })?;
-    checkpoint.check_taken(ignored)?;
     let tokenizer = TextTokenizer::from_folder(&source.directory, rules(&network, settings))?;
-    let ends = kind.eos_token_id.map_or_else(Vec::new, EndTokens::into_vec);
-    Ok(Loaded { network, tokenizer, ends, digests })
+    Ok(Loaded { network, tokenizer, ends: described.ends, digests })
+}
+
+/// The tensors that a network of random weights asks for, by name, in f32.
+pub(crate) fn random_tensors(source: &ModelSource) -> Result<HashMap<String, Tensor>, LoadError> {
+    let mut digests = Vec::new();
+    let described = Described::read(source, &mut digests)?;
+    let random = RandomTensors::open(&source.directory, &mut digests)?;
+    let random = random.ok_or_else(|| missing(source, "random.json"))?.keeping_asked();
+    described.build(&described.path, random.tensors(DType::F32, &Device::Cpu))?;
+    Ok(random.asked())
+}
+
+fn missing(source: &ModelSource, wanted: &'static str) -> LoadError {
+    LoadError::Missing { model: source.name.clone(), wanted, directory: source.directory.clone() }
+}
+
+/// What `config.json` says of a network.
+struct Described {
+    path: PathBuf,
+    config: Vec<u8>,
+    build: FromTensors,
+    ignored: &'static [&'static str],
+    ends: Vec<u32>,
+}
+
+// === impl Described ===
+
+impl Described {
+    /// Reads `config.json`, and `tokenizer.json` for its digest.
+    fn read(source: &ModelSource, digests: &mut Vec<(String, String)>) -> Result<Self, LoadError> {
+        let mut read = |name: &'static str| {
+            let path = source.directory.join(name);
+            let bytes = fs::read(&path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => missing(source, name),
+                _ => LoadError::Unusable { path: path.clone(), reason: error.to_string() },
+            })?;
+            digests.push(digest(&path, &bytes));
+            Ok((path, bytes))
+        };
+        let (path, config) = read("config.json")?;
+        read("tokenizer.json")?;
+
+        #[derive(Deserialize)]
+        struct Kind {
+            model_type: String,
+            eos_token_id: Option<EndTokens>,
+        }
+        let unusable = |error: serde_json::Error| LoadError::Unusable { path: path.clone(), reason: error.to_string() };
+        let kind: Kind = serde_json::from_slice(&config).map_err(unusable)?;
+        let stated: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&config).map_err(unusable)?;
+        check_sizes(&path, stated.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_u64()?))))?;
+        let (build, ignored) = find(&path, &kind.model_type, |build| match build {
+            Build::Tensors(build) => Some(*build),
+            Build::Gguf(_) => None,
+        })?;
+        let ends = kind.eos_token_id.map_or_else(Vec::new, EndTokens::into_vec);
+        Ok(Self { path, config, build, ignored, ends })
+    }
+
+    /// The network of these tensors; `path` is the file that is to blame where they do not fit.
+    fn build(&self, path: &Path, tensors: VarBuilder<'_>) -> Result<Network, LoadError> {
+        guarded(|| (self.build)(&self.config, tensors))
+            .map_err(|error| LoadError::Unusable { path: path.to_owned(), reason: reason(&error) })
+    }
 }
 
 /// Whether the sizes that a file states could be a network's. Tables are made of them before any tensor is compared with

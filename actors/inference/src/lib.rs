@@ -29,6 +29,7 @@ mod ops;
 mod placement;
 mod prefix;
 mod scoring;
+pub mod synthetic;
 mod tokenizer;
 
 pub use actor::{InferenceActor, Mailboxes};
