@@ -15,6 +15,7 @@
 
 mod actor;
 mod config;
+pub mod head;
 mod metrics;
 #[cfg(test)]
 mod samples;
