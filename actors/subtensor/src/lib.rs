@@ -18,6 +18,7 @@
 mod actor;
 mod calls;
 mod chain;
+pub mod commit_reveal;
 mod config;
 mod follow;
 pub mod local;
