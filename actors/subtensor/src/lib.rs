@@ -23,6 +23,7 @@ mod config;
 mod follow;
 pub mod local;
 mod metrics;
+pub mod remote;
 
 pub use actor::{Mailboxes, SubtensorActor};
 pub use calls::ChainCalls;
