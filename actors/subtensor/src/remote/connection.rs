@@ -223,7 +223,8 @@ impl Connection {
             .max_response_size(MAX_ANSWER_BYTES)
             .max_frame_size(MAX_ANSWER_BYTES)
             .max_concurrent_requests(MAX_REQUESTS)
-            .max_redirections(0)
+            // It counts attempts: one, and no redirection.
+            .max_redirections(1)
             // The deadlines are this side's clock's; the library's own only backs them up.
             .connection_timeout(self.patience.connect * 2)
             .request_timeout(self.patience.answer * 2)

@@ -1,1 +1,43 @@
+//! The client against a node double, and what only a node can do wrong.
 
+mod encode;
+mod metadata;
+mod misbehaving;
+mod node;
+mod reading;
+mod recorded;
+mod submitting;
+
+use std::{sync::Arc, time::Duration};
+
+use openvalidators_keys::HotkeySigner;
+use openvalidators_messages::Netuid;
+use openvalidators_runtime::SystemClock;
+
+use self::node::NodeDouble;
+use super::{RemoteChain, connection::Patience};
+
+const NETUID: Netuid = Netuid(64);
+
+/// Quick to lose patience; long enough for a machine that does other things too.
+const IMPATIENT: Patience = Patience {
+    connect: Duration::from_secs(3),
+    answer: Duration::from_secs(1),
+    ping: Duration::from_secs(5),
+    poll: Duration::from_millis(5),
+    progress: Duration::from_secs(60),
+    offline: Duration::from_secs(60),
+};
+
+fn signer() -> Arc<HotkeySigner> {
+    Arc::new(HotkeySigner::from_uri("//Alice").unwrap())
+}
+
+fn chain(nodes: &[&NodeDouble]) -> RemoteChain {
+    chain_with(nodes, IMPATIENT)
+}
+
+fn chain_with(nodes: &[&NodeDouble], patience: Patience) -> RemoteChain {
+    let nodes = nodes.iter().map(|node| node.url()).collect();
+    RemoteChain::with_patience(nodes, NETUID, 0, signer(), SystemClock::shared(), patience)
+}
