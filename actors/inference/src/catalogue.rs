@@ -2,6 +2,8 @@
 //!
 //! A new network is one file in [`crate::models`] and one line in [`ARCHITECTURES`].
 
+mod weighing;
+
 use std::{
     collections::HashMap,
     fs,
@@ -22,6 +24,8 @@ use crate::{
     synthetic::RandomTensors,
     tokenizer::{Rules, TextTokenizer},
 };
+
+pub use weighing::Weight;
 
 /// Where the files of a model are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,15 +152,15 @@ impl ModelSource {
 /// Loads a model onto `device`, its weights as `dtype`. Blocks for seconds: files are read whole, and their digests are of the very bytes that were
 /// loaded.
 pub(crate) fn load(source: &ModelSource, config: &Config, dtype: DType, device: &Device) -> Result<Loaded, LoadError> {
-    let gguf = fs::read_dir(&source.directory)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "gguf"));
-    match gguf {
+    match gguf_file(&source.directory) {
         Some(path) => load_gguf(&path, config, dtype, device),
         None => load_folder(source, config, dtype, device),
     }
+}
+
+fn gguf_file(directory: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    entries.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "gguf"))
 }
 
 fn load_gguf(path: &Path, config: &Config, dtype: DType, device: &Device) -> Result<Loaded, LoadError> {

@@ -3,6 +3,8 @@
 //! Each tensor that a network asks for is noted, so that one nobody asked for can be told: a checkpoint with more layers
 //! than its config says is not that network.
 
+mod headers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -22,6 +24,8 @@ use openvalidators_runtime::panic_text;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+pub(crate) use headers::headers;
 
 use crate::{catalogue::LoadError, models::reason};
 

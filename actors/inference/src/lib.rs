@@ -33,7 +33,7 @@ pub mod synthetic;
 mod tokenizer;
 
 pub use actor::{InferenceActor, Mailboxes};
-pub use catalogue::{LoadError, ModelSource};
+pub use catalogue::{LoadError, ModelSource, Weight};
 pub use config::Config;
 pub use engine::{Engine, Kind, LocalEngine, StartError};
 pub use metrics::Metrics;
