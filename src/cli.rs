@@ -6,7 +6,10 @@ use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Su
 
 use openvalidators_inference::{DeviceName, synthetic::Size};
 
-use crate::{bench::work::Part, config::reference_flags};
+use crate::{
+    bench::work::Part,
+    config::{profiles::Profile, reference_flags},
+};
 
 /// A Bittensor text-prompting validator: asks miners, scores their completions with a stack of reward models, keeps a
 /// moving-average score for each and sets weights on chain.
@@ -73,14 +76,17 @@ pub struct Localnet {
     pub listen: std::net::SocketAddr,
 }
 
-/// Settings common to the long-running commands: defaults, then the file, then the environment, then flags.
+/// Settings common to the long-running commands: defaults, then the profile, then the file, then the environment, then flags.
 #[derive(Debug, Default, Args)]
 pub struct Settings {
+    /// A stack of models for a machine of this size, over the defaults and under your file; `docs/models.md` has the sizes.
+    #[arg(long, value_enum, env = "OPENVALIDATORS_PROFILE", global = true)]
+    pub profile: Option<Profile>,
     /// A TOML file over the defaults; `configs/local.toml` explains every key.
-    #[arg(long, value_name = "FILE", env = "OPENVALIDATORS_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "OPENVALIDATORS_CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// Set one key, e.g. `--set prompts.concurrent_forwards=4`. May be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
     /// Where records and scores are kept. One process at a time.
     #[arg(long, value_name = "DIR")]
@@ -102,18 +108,35 @@ pub struct Models {
     /// Where settings come from.
     #[command(flatten)]
     pub settings: Settings,
+    /// Print JSON lines instead of a table.
+    #[arg(long, global = true)]
+    pub json: bool,
     /// What to do with them.
     #[command(subcommand)]
     pub action: ModelAction,
 }
 
-/// What to do with the models.
-#[derive(Clone, Copy, Debug, Subcommand)]
+/// What to do with the models. Without names: with those that the configuration in force asks for.
+#[derive(Clone, Debug, Subcommand)]
 pub enum ModelAction {
-    /// Fetch every model of the catalogue that is not here, and verify all.
-    Fetch,
-    /// List the catalogue: what is here, what is missing, what is damaged.
-    List,
+    /// Fetch what is not here, and verify all.
+    Fetch {
+        /// Models of the catalogue.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Say what is here, and how large it is on the disk and in memory. At once: sizes are compared, not contents.
+    List {
+        /// Every model of the catalogue.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Read every file and compare its sha256 with what it must be. The exit code is 1 where one is missing or damaged.
+    Verify {
+        /// Models of the catalogue.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 /// `openvalidators score`

@@ -1,6 +1,7 @@
 //! The configuration: one struct of the crates' own structs, read from layers, then checked as a whole.
 
 pub mod layers;
+pub mod profiles;
 pub mod reference_flags;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use openvalidators_reporting::ReportingConfig;
 use openvalidators_rewards::{self as rewards, dahoas, dpo, prompt, reciprocate, rlhf};
 use openvalidators_subtensor::{ChainConfig, local::LocalChainConfig};
 use openvalidators_weights::WeightsConfig;
+use profiles::Profile;
 use serde::{Deserialize, Serialize};
 
 use crate::{cli::Settings, localnet::LocalnetConfig};
@@ -90,7 +92,7 @@ pub enum ConfigError {
 // === impl Config ===
 
 impl Config {
-    /// Reads `defaults < file < environment < flags` and checks the result.
+    /// Reads `defaults < profile < file < environment < flags` and checks the result.
     ///
     /// # Errors
     /// [`ConfigError`] names the key, where its value was written, what was found and what is allowed.
@@ -110,6 +112,9 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut layers = Layers::default();
         defaults.iter().try_for_each(|text| layers.add_defaults(text))?;
+        if let Some(profile) = settings.profile {
+            layers.add_defaults(profile.toml())?;
+        }
         if let Some(file) = &settings.config {
             layers.add_file(file)?;
         }
@@ -137,6 +142,19 @@ impl Config {
             ConfigError::Senseless(said) => ConfigError::Senseless(layers.explain(&said)),
             error => error,
         })?;
+        Ok(config)
+    }
+
+    /// A profile over the defaults, and nothing else.
+    ///
+    /// # Errors
+    /// Never: a test reads the same texts.
+    pub fn of_profile(profile: Profile) -> Result<Self, ConfigError> {
+        let mut layers = Layers::default();
+        layers.add_defaults(DEFAULT_TOML)?;
+        layers.add_defaults(profile.toml())?;
+        let config: Self = layers.read()?;
+        config.check()?;
         Ok(config)
     }
 
@@ -284,6 +302,18 @@ mod tests {
         config.rewards.relevance.enabled = false;
         let expected = ["rewards.rlhf.model", "rewards.prompt.model", "rewards.diversity.model", "rewards.nsfw.model"];
         assert_eq!(keys(&config), expected);
+    }
+
+    #[test]
+    fn a_profile_lies_over_the_defaults_and_under_the_operators_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[rewards.nsfw]\nenabled = false").unwrap();
+        let settings =
+            Settings { profile: Some(Profile::Medium), config: Some(file.path().to_owned()), ..Settings::default() };
+        let config = Config::load(&settings, &ArgMatches::default(), None).unwrap();
+        assert_eq!(&*config.rewards.dpo.model.0, "btlm-3b-8k-base");
+        assert!(!config.rewards.nsfw.enabled);
+        assert_eq!(config.prompts.answer_sample_size, 6, "what a profile does not say stays");
     }
 
     #[test]

@@ -45,8 +45,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             if let Some(code) = only_show(&command.settings, &config)? {
                 return Ok(code);
             }
-            runtime()?.block_on(models::run(command.action, &config.models))?;
-            Ok(ExitCode::SUCCESS)
+            runtime()?.block_on(models::run(command, &config))
         }
         Task::Run(command) => {
             let mut config = Config::load(&command.settings, &parsed.subcommand, command.steps)?;

@@ -1,38 +1,83 @@
-//! `openvalidators models`: the models on this machine.
+//! `openvalidators models`: the models on this machine; and those that a run needs, ready to be loaded.
 
-use comfy_table::{Table, presets};
-use openvalidators_hub::{Hub, HubConfig, ModelDirectory, ModelState, progress_for_people};
+mod listing;
+pub mod memory;
+pub mod stack;
+
+use std::process::ExitCode;
+
+use openvalidators_hub::{Hub, Look, ModelDirectory, ModelState, progress_for_people};
 use openvalidators_inference::{Engine, ModelSource};
 use openvalidators_messages::inference::ModelName;
 use openvalidators_runtime::SystemClock;
 
-use crate::{cli::ModelAction, config::Config, console::print_text};
+use crate::{
+    cli::{self, ModelAction},
+    config::Config,
+    shutdown,
+};
+use listing::Listing;
+use stack::Stack;
 
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When a model cannot be fetched or read.
-pub async fn run(action: ModelAction, config: &HubConfig) -> anyhow::Result<()> {
-    let hub = Hub::new(config, SystemClock::shared())?;
-    if matches!(action, ModelAction::Fetch) {
-        ensure_all(&hub).await?;
+/// When a model is unknown, or cannot be fetched or read.
+pub async fn run(command: &cli::Models, config: &Config) -> anyhow::Result<ExitCode> {
+    let hub = Hub::new(&config.models, SystemClock::shared())?;
+    let (names, look) = match &command.action {
+        ModelAction::Fetch { names } => (chosen(names, config, &hub)?, Look::Digests),
+        ModelAction::Verify { names } => (chosen(names, config, &hub)?, Look::Digests),
+        ModelAction::List { all: true } => {
+            (hub.models().keys().map(|name| ModelName::new(name)).collect(), Look::Sizes)
+        }
+        ModelAction::List { all: false } => (used(config), Look::Sizes),
+    };
+    if let ModelAction::Fetch { .. } = command.action {
+        ensure(&hub, &names).await?;
     }
-    print_text(&table(&hub)?.to_string());
-    Ok(())
+    let stack = Stack::of(config, &hub, &names)?;
+    let listing = Listing::new(config, &hub, &stack, look)?;
+    listing.print(command.json);
+    let whole = listing.rows.iter().all(|row| matches!(row.state, ModelState::Present { .. }));
+    let failed = matches!(command.action, ModelAction::Verify { .. }) && !whole;
+    Ok(if failed { ExitCode::from(shutdown::EXIT_FAULT) } else { ExitCode::SUCCESS })
 }
 
-/// Every model of the catalogue, fetched where needed, ready to be loaded.
+/// The models that the configuration asks for, each once, in the order it asks for them.
+#[must_use]
+pub fn used(config: &Config) -> Vec<ModelName> {
+    let mut used = Vec::new();
+    for (_, model, _) in config.models_used() {
+        if !used.contains(model) {
+            used.push(model.clone());
+        }
+    }
+    used
+}
+
+/// The models of the configuration, fetched where needed, ready to be loaded.
 ///
 /// # Errors
-/// When one cannot be fetched or verified; the error says what was tried and what to do.
-pub async fn ensure_all(hub: &Hub) -> anyhow::Result<Vec<ModelSource>> {
-    let mut sources = Vec::new();
-    for model in hub.list() {
-        let progress = progress_for_people();
-        let ModelDirectory { model, path, .. } = hub.ensure(&model.name, progress.as_ref()).await?;
-        sources.push(ModelSource { name: ModelName::new(&model), directory: path });
+/// When one is unknown, cannot be fetched or verified, or all of them together are too large for this machine; the error says
+/// what was found and what to do.
+pub async fn ready(hub: &Hub, config: &Config) -> anyhow::Result<Vec<ModelSource>> {
+    for (key, model, _) in config.models_used() {
+        hub.entry(&model.0).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
     }
+    let used = used(config);
+    // Before anything is fetched, as far as sizes are known; then by what the files say.
+    Stack::of(config, hub, &used)?.check_fits(config, &memory::free)?;
+    let sources = ensure(hub, &used).await?;
+    Stack::of(config, hub, &used)?.check_fits(config, &memory::free)?;
     Ok(sources)
+}
+
+/// Leaves out where models would go that the catalogue knows and nobody asks for: a switch that turns a filter off is no
+/// mistake in a profile. A name that nobody knows is left for the engine to refuse.
+pub fn place_only_used(config: &mut Config, hub: &Hub) {
+    let used = used(config);
+    config.inference.placement.retain(|model, _| used.contains(model) || hub.entry(&model.0).is_err());
 }
 
 /// Whether each model can be asked what its reward or filter will ask it.
@@ -50,31 +95,21 @@ pub async fn check_kinds(config: &Config, engine: &dyn Engine) -> anyhow::Result
     Ok(())
 }
 
-fn table(hub: &Hub) -> anyhow::Result<Table> {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["model", "state", "size", "licence", "folder"]);
-    for model in hub.list() {
-        let bytes: u64 = model.files.iter().map(|file| file.bytes).sum();
-        table.add_row([
-            model.name.to_string(),
-            describe(&hub.state(&model.name)?),
-            format!("{:.1} MB", bytes as f64 / 1e6),
-            model.licence.to_owned(),
-            hub.folder(&model.name).display().to_string(),
-        ]);
+async fn ensure(hub: &Hub, names: &[ModelName]) -> anyhow::Result<Vec<ModelSource>> {
+    let mut sources = Vec::new();
+    for name in names {
+        let progress = progress_for_people();
+        let ModelDirectory { path, .. } = hub.ensure(&name.0, progress.as_ref()).await?;
+        sources.push(ModelSource { name: name.clone(), directory: path });
     }
-    Ok(table)
+    Ok(sources)
 }
 
-fn describe(state: &ModelState) -> String {
-    const REMEDY: &str = "run `openvalidators models fetch`";
-    match state {
-        ModelState::Present { .. } => "present, verified".to_owned(),
-        ModelState::Missing => format!("missing: {REMEDY}"),
-        ModelState::Corrupted { file, .. } => format!("{file} is damaged: {REMEDY}"),
-        ModelState::Partial { missing, unfinished_bytes } => {
-            format!("{} missing, {:.1} MB begun: {REMEDY}", missing.join(", "), *unfinished_bytes as f64 / 1e6)
-        }
+/// The models named on the command line; else those that the configuration asks for.
+fn chosen(names: &[String], config: &Config, hub: &Hub) -> anyhow::Result<Vec<ModelName>> {
+    if names.is_empty() {
+        return Ok(used(config));
     }
+    names.iter().try_for_each(|name| hub.entry(name).map(drop))?;
+    Ok(names.iter().map(|name| ModelName::new(name)).collect())
 }

@@ -160,21 +160,14 @@ impl Running {
 
 /// The models, fetched first where needed, on the device.
 async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) -> anyhow::Result<Arc<dyn Engine>> {
-    let hub = Hub::new(&config.models, clock.clone())?;
-    let known: Vec<&str> = hub.list().iter().map(|model| model.name.as_ref()).collect();
-    for (key, model, _) in config.models_used() {
-        anyhow::ensure!(
-            known.contains(&&*model.0),
-            "{key} is `{model}`, which this version does not have; there are: {}",
-            known.join(", ")
-        );
-    }
-    let sources = models::ensure_all(&hub).await?;
+    let (hub, mut config) = (Hub::new(&config.models, clock.clone())?, config.clone());
+    models::place_only_used(&mut config, &hub);
+    let sources = models::ready(&hub, &config).await?;
     let (settings, metrics, clock) =
         (config.inference.clone(), openvalidators_inference::Metrics::new(registry)?, clock.clone());
     let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
     let engine = Arc::new(tokio::task::spawn_blocking(load).await.context("loading the models")??);
-    models::check_kinds(config, &*engine).await?;
+    models::check_kinds(&config, &*engine).await?;
     Ok(engine)
 }
 

@@ -89,6 +89,7 @@ async fn start_inference(
     sources: Vec<ModelSource>,
     clock: &SharedClock,
 ) -> anyhow::Result<rewards::Inference> {
+    models::stack::Stack::of_sources(config, &sources)?.check_fits(config, &models::memory::free)?;
     let registry = Registry::new();
     let (settings, metrics, clock) = (config.inference.clone(), inference::Metrics::new(&registry)?, clock.clone());
     let load = move || LocalEngine::start(&settings, &sources, metrics, clock);

@@ -1,4 +1,4 @@
-//! Layers of configuration: `defaults < file < environment < flags`, each value remembering where it came from.
+//! Layers of configuration: `defaults < profile < file < environment < flags`, each value remembering where it came from.
 //!
 //! This is the first of two stages: values as written. The second is [`super::Config`], which checks them.
 
@@ -105,7 +105,7 @@ impl Layers {
         let table = text
             .parse::<Table>()
             .map_err(|e| LayerError::NotToml { path: path.to_owned(), reason: e.to_string().trim_end().to_owned() })?;
-        self.add_table("", table, &Origin::File(path.to_owned()));
+        self.add_table(&[], table, &Origin::File(path.to_owned()));
         Ok(())
     }
 
@@ -131,11 +131,21 @@ impl Layers {
         Ok(())
     }
 
-    /// Sets one dotted key.
+    /// Sets one dotted key. A part in double quotes may have dots of its own.
     pub fn set(&mut self, key: &str, value: Value, origin: Origin) {
+        let mut quoted = false;
+        let parts = key.split(|c| {
+            quoted ^= c == '"';
+            c == '.' && !quoted
+        });
+        let path: Vec<String> = parts.map(|part| part.trim_matches('"').to_owned()).collect();
+        self.set_at(&path, value, &origin);
+    }
+
+    fn set_at(&mut self, path: &[String], value: Value, origin: &Origin) {
         match value {
-            Value::Table(table) => self.add_table(key, table, &origin),
-            leaf => self.set_leaf(key, leaf, origin),
+            Value::Table(table) => self.add_table(path, table, origin),
+            leaf => self.set_leaf(path, leaf, origin.clone()),
         }
     }
 
@@ -180,19 +190,18 @@ impl Layers {
         if origins.is_empty() { said.to_owned() } else { format!("{said} ({})", origins.join(", ")) }
     }
 
-    fn add_table(&mut self, prefix: &str, table: Table, origin: &Origin) {
+    fn add_table(&mut self, path: &[String], table: Table, origin: &Origin) {
         for (name, value) in table {
-            let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-            self.set(&key, value, origin.clone());
+            self.set_at(&[path, &[name]].concat(), value, origin);
         }
     }
 
-    fn set_leaf(&mut self, key: &str, value: Value, origin: Origin) {
+    fn set_leaf(&mut self, path: &[String], value: Value, origin: Origin) {
         let mut table = &mut self.values;
-        let mut parts = key.split('.').peekable();
+        let mut parts = path.iter().peekable();
         while let Some(part) = parts.next() {
             if parts.peek().is_none() {
-                table.insert(part.to_owned(), value);
+                table.insert(part.clone(), value);
                 break;
             }
             let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
@@ -203,7 +212,7 @@ impl Layers {
             let Value::Table(inner) = entry else { return };
             table = inner;
         }
-        self.origins.insert(key.to_owned(), origin);
+        self.origins.insert(path.join("."), origin);
     }
 }
 
@@ -277,6 +286,28 @@ mod tests {
         layers.set("prompts.path", parse_value("/flag"), Origin::Flag("--set".into()));
         let read: Outer = layers.read().unwrap();
         assert_eq!(read, Outer { seed: 1, prompts: Inner { lanes: 3, path: "/flag".into() } });
+    }
+
+    /// The name of a model may have dots.
+    #[test]
+    fn a_quoted_name_is_one_part_of_a_key() {
+        let mut layers = Layers::default();
+        let written = file("[prompts.\"bge-1.5\"]\nlanes = 2\n[prompts.\"other-1.5\"]\nlanes = 0.5");
+        layers.add_file(written.path()).unwrap();
+        layers.set("prompts.\"bge-1.5\".path", parse_value("/flag"), Origin::Flag("--set".into()));
+        let names: Vec<&String> = layers.values["prompts"].as_table().unwrap().keys().collect();
+        assert_eq!(names, ["bge-1.5", "other-1.5"]);
+        assert_eq!(layers.values["prompts"]["bge-1.5"]["path"].as_str(), Some("/flag"));
+        #[derive(Debug, Deserialize)]
+        struct ByName {
+            #[allow(dead_code, reason = "what matters is that it cannot be read")]
+            prompts: BTreeMap<String, Inner>,
+        }
+        let error = layers.read::<ByName>().unwrap_err().to_string();
+        assert!(
+            error.contains("prompts.other-1.5.lanes") && error.contains(written.path().to_str().unwrap()),
+            "{error}"
+        );
     }
 
     #[test]

@@ -11,10 +11,10 @@ use std::{
 use openvalidators_runtime::{AtPath, SharedClock};
 use sha2::{Digest, Sha256};
 
-use crate::{HubError, Model, ModelFile};
+use crate::{HubError, ModelFile};
 
 /// Read at a time when hashing.
-const HASH_BUFFER_BYTES: usize = 1 << 20;
+pub(crate) const HASH_BUFFER_BYTES: usize = 1 << 20;
 /// Between two looks at a lock that another process holds.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
@@ -34,7 +34,7 @@ pub enum ModelState {
         file: String,
         /// The pinned sha256.
         expected: String,
-        /// Its sha256.
+        /// Its sha256, or that its size is wrong.
         found: String,
     },
     /// Some files are there, and right.
@@ -44,6 +44,15 @@ pub enum ModelState {
         /// Bytes of unfinished downloads, which the next fetch resumes.
         unfinished_bytes: u64,
     },
+}
+
+/// How closely files are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Whether they are there and as large as they should be: at once.
+    Sizes,
+    /// What their sha256 is: a second or so for each gigabyte.
+    Digests,
 }
 
 /// The folder of one model.
@@ -60,22 +69,22 @@ pub(crate) struct Lock {
 // === impl Folder ===
 
 impl Folder {
-    /// Looks at every file and computes its sha256.
-    pub fn state(&self, model: &Model) -> Result<ModelState, HubError> {
+    /// Looks at every file of a model, as closely as asked.
+    pub fn state(&self, files: &[ModelFile], look: Look) -> Result<ModelState, HubError> {
         let mut digests = BTreeMap::new();
         let mut missing = Vec::new();
         let mut corrupted = None;
-        for file in &model.files {
-            match self.verify(file)? {
-                Verdict::Right => drop(digests.insert(file.name.to_string(), file.sha256.to_string())),
-                Verdict::Absent => missing.push(file.name.to_string()),
+        for file in files {
+            match self.verify(file, look)? {
+                Verdict::Right => drop(digests.insert(file.name.clone(), file.sha256.clone())),
+                Verdict::Absent => missing.push(file.name.clone()),
                 Verdict::Wrong { found } => corrupted = corrupted.or(Some((file, found))),
             }
         }
         let unfinished_bytes = self.unfinished_bytes();
         Ok(match corrupted {
             Some((file, found)) => {
-                ModelState::Corrupted { file: file.name.to_string(), expected: file.sha256.to_string(), found }
+                ModelState::Corrupted { file: file.name.clone(), expected: file.sha256.clone(), found }
             }
             None if missing.is_empty() => ModelState::Present { digests },
             None if digests.is_empty() && unfinished_bytes == 0 => ModelState::Missing,
@@ -84,10 +93,16 @@ impl Folder {
     }
 
     /// Looks at one file.
-    pub fn verify(&self, file: &ModelFile) -> Result<Verdict, HubError> {
-        let path = self.path.join(&*file.name);
-        match sha256_of(&path) {
-            Ok(found) if found == *file.sha256 => Ok(Verdict::Right),
+    pub fn verify(&self, file: &ModelFile, look: Look) -> Result<Verdict, HubError> {
+        let path = self.path.join(&file.name);
+        let found = match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.len() != file.bytes => Ok(format!("a file of {} bytes", metadata.len())),
+            Ok(_) if look == Look::Sizes => return Ok(Verdict::Right),
+            Ok(_) => sha256_of(&path),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) if found == file.sha256 => Ok(Verdict::Right),
             Ok(found) => Ok(Verdict::Wrong { found }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Verdict::Absent),
             Err(error) => Ok(Err(error).at("read", path)?),
@@ -103,31 +118,13 @@ impl Folder {
     pub fn publish(&self, part: &Path, name: &str) -> Result<(), HubError> {
         let target = self.path.join(name);
         std::fs::rename(part, &target).at("put in place", &target)?;
-        Ok(File::open(&self.path).and_then(|folder| folder.sync_all()).at("sync", &self.path)?)
+        sync_folder(&self.path)
     }
 
     /// Waits until no other process fetches this model, `patience` at most.
     pub async fn lock(&self, clock: &SharedClock, patience: Duration) -> Result<Lock, HubError> {
         std::fs::create_dir_all(&self.path).at("create", &self.path)?;
-        let path = self.path.join(".lock");
-        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
-        let mut waited = Duration::ZERO;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
-                Err(TryLockError::Error(error)) => return Ok(Err(error).at("lock", path)?),
-                Err(TryLockError::WouldBlock) if waited >= patience => {
-                    return Err(HubError::Busy { lock: path, waited });
-                }
-                Err(TryLockError::WouldBlock) => {
-                    if waited.is_zero() {
-                        tracing::info!(lock = %path.display(), "another process fetches this model; waiting for it");
-                    }
-                    clock.sleep(LOCK_POLL).await;
-                    waited += LOCK_POLL;
-                }
-            }
-        }
+        Lock::wait(&self.path.join(".lock"), clock, patience).await
     }
 
     /// Removes what unfinished downloads left, once the model is whole.
@@ -149,6 +146,37 @@ impl Folder {
 
 fn is_part(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "part")
+}
+
+/// After a power cut, a file that was put in place is there or it is not.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), HubError> {
+    Ok(File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)?)
+}
+
+// === impl Lock ===
+
+impl Lock {
+    /// Waits until no other process holds the file, `patience` at most.
+    pub async fn wait(path: &Path, clock: &SharedClock, patience: Duration) -> Result<Self, HubError> {
+        let file = File::options().create(true).append(true).open(path).at("open", path)?;
+        let mut waited = Duration::ZERO;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::Error(error)) => return Ok(Err(error).at("lock", path)?),
+                Err(TryLockError::WouldBlock) if waited >= patience => {
+                    return Err(HubError::Busy { lock: path.to_owned(), waited });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if waited.is_zero() {
+                        tracing::info!(lock = %path.display(), "another process fetches this; waiting for it");
+                    }
+                    clock.sleep(LOCK_POLL).await;
+                    waited += LOCK_POLL;
+                }
+            }
+        }
+    }
 }
 
 /// What became of looking at a file.

@@ -1,6 +1,7 @@
 //! The operator's settings, and what the environment adds to them.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use std::{
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::{HubError, pip::PipConfig};
+use crate::{Entry, HubError, pip::PipConfig};
 
 /// The public hub, used when nothing names another.
 const HUGGING_FACE_ENDPOINT: &str = "https://huggingface.co";
@@ -26,6 +27,9 @@ pub struct HubConfig {
     /// Where models are kept, a folder for each. Else `OPENVALIDATORS_MODELS`, else
     /// `$XDG_CACHE_HOME/openvalidators/models`, else `~/.cache/openvalidators/models`.
     pub folder: Option<PathBuf>,
+    /// The cache of Hugging Face's own tools, where files of the hub are kept. Else `HF_HUB_CACHE`, else `$HF_HOME/hub`, else
+    /// `$XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`.
+    pub hugging_face_cache: Option<PathBuf>,
     /// The Hugging Face hub or a mirror of it. Else `HF_ENDPOINT`.
     pub hugging_face_endpoint: Option<String>,
     /// A file holding an access token for the hub. Else `HF_TOKEN` (the token itself), else `HF_TOKEN_PATH`.
@@ -35,8 +39,14 @@ pub struct HubConfig {
     /// Certificates (PEM) trusted on top of the system's. Else `PIP_CERT`, else `REQUESTS_CA_BUNDLE`, else pip's
     /// configuration files.
     pub certificates_file: Option<PathBuf>,
-    /// Never use the network: what is not in the folder is an error.
+    /// Never use the network: what is not here is an error.
     pub offline: bool,
+    /// Refuse models of which no sha256 is known beforehand, instead of trusting the hub's listing once.
+    pub require_pinned: bool,
+    /// Refuse models that do not fit into the memory there is, before they are loaded.
+    pub check_memory: bool,
+    /// Models by name, beside and before those known.
+    pub catalogue: BTreeMap<String, Entry>,
     /// How long a server has to take a connection. Short: the next source may be a better one.
     pub connect_timeout_seconds: u64,
     /// How long a server may send nothing before the connection is dropped and resumed.
@@ -51,11 +61,15 @@ impl Default for HubConfig {
     fn default() -> Self {
         Self {
             folder: None,
+            hugging_face_cache: None,
             hugging_face_endpoint: None,
             hugging_face_token_file: None,
             python_package_index: None,
             certificates_file: None,
             offline: false,
+            require_pinned: false,
+            check_memory: true,
+            catalogue: BTreeMap::new(),
             connect_timeout_seconds: 4,
             idle_timeout_seconds: 30,
             fetch_timeout_seconds: 3600,
@@ -68,11 +82,13 @@ impl Default for HubConfig {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub folder: PathBuf,
+    pub hub_cache: PathBuf,
     pub endpoint: Url,
     pub token: Option<Token>,
     pub index: Url,
     pub certificates: Option<PathBuf>,
     pub offline: bool,
+    pub require_pinned: bool,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
     pub fetch_timeout: Duration,
@@ -97,7 +113,8 @@ impl HubConfig {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let pip = PipConfig::read(&variable);
         Ok(Settings {
-            folder: self.resolve_folder(&variable)?,
+            folder: absolute(self.resolve_folder(&variable)?)?,
+            hub_cache: absolute(self.resolve_hub_cache(&variable)?)?,
             endpoint: first_url(
                 [
                     ("hugging_face_endpoint", self.hugging_face_endpoint.clone()),
@@ -115,6 +132,7 @@ impl HubConfig {
             )?,
             certificates: self.certificates_file.clone().or(pip.certificates),
             offline: self.offline,
+            require_pinned: self.require_pinned,
             connect_timeout: Duration::from_secs(self.connect_timeout_seconds.max(1)),
             idle_timeout: Duration::from_secs(self.idle_timeout_seconds.max(1)),
             fetch_timeout: Duration::from_secs(self.fetch_timeout_seconds.max(1)),
@@ -135,6 +153,25 @@ impl HubConfig {
         )
     }
 
+    fn resolve_hub_cache(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, HubError> {
+        // In the order of huggingface_hub, old names included.
+        let named = self.hugging_face_cache.clone();
+        let named =
+            named.or_else(|| variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE")).map(PathBuf::from));
+        let home = || {
+            variable("HF_HOME").map(PathBuf::from).or_else(|| {
+                let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+                let cache = cache.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")));
+                cache.map(|cache| cache.join("huggingface"))
+            })
+        };
+        // Where none of this is known, beside our own.
+        match named.or_else(|| home().map(|home| home.join("hub"))) {
+            Some(cache) => Ok(cache),
+            None => Ok(self.resolve_folder(variable)?.join("hub")),
+        }
+    }
+
     fn resolve_token(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Token>, HubError> {
         if self.hugging_face_token_file.is_none()
             && let Some(token) = variable("HF_TOKEN")
@@ -151,6 +188,14 @@ impl HubConfig {
         })?;
         Ok(Some(Token(text.trim().to_owned())))
     }
+}
+
+/// Links into it must hold wherever they are read from.
+fn absolute(path: PathBuf) -> Result<PathBuf, HubError> {
+    std::path::absolute(&path).map_err(|error| HubError::BadSetting {
+        setting: path.display().to_string(),
+        reason: format!("no such folder can be: {error}"),
+    })
 }
 
 /// The first that is given, as a base to which path segments can be added.
@@ -196,6 +241,18 @@ mod tests {
         assert_eq!(resolve(&set, &[("OPENVALIDATORS_MODELS", "/m")]).unwrap().folder, Path::new("/f"));
         let error = resolve(&HubConfig::default(), &[]).unwrap_err().to_string();
         assert!(error.contains("OPENVALIDATORS_MODELS"), "{error}");
+    }
+
+    #[test]
+    fn the_hubs_cache_is_where_its_own_tools_have_it() {
+        let cache = |variables: &[(&str, &str)]| resolve(&HubConfig::default(), variables).unwrap().hub_cache;
+        assert_eq!(cache(&[("HOME", "/h")]), Path::new("/h/.cache/huggingface/hub"));
+        assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
+        assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "/f")]), Path::new("/f/hub"));
+        assert_eq!(cache(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c"), ("HOME", "/h")]), Path::new("/c"));
+        assert_eq!(cache(&[("OPENVALIDATORS_MODELS", "/m")]), Path::new("/m/hub"));
+        let set = HubConfig { hugging_face_cache: Some("/s".into()), ..HubConfig::default() };
+        assert_eq!(resolve(&set, &[("HOME", "/h"), ("HF_HUB_CACHE", "/c")]).unwrap().hub_cache, Path::new("/s"));
     }
 
     #[test]

@@ -11,8 +11,11 @@ use std::{
 
 use openvalidators_runtime::{AtPath, FileError, SharedClock};
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{ACCEPT, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER},
+    Client, RequestBuilder, Response, StatusCode, Url,
+    header::{
+        ACCEPT, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
+    },
+    redirect::Policy,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{fs::File, io::AsyncWriteExt};
@@ -51,6 +54,8 @@ pub(crate) struct Wanted<'a> {
 pub(crate) enum Failure {
     /// This source does not serve it; another may.
     Source(String),
+    /// It refused to, and a hub says why in a word.
+    Refused { status: StatusCode, code: Option<String> },
     /// This machine is at fault: no other source would help.
     Here(HubError),
 }
@@ -72,6 +77,7 @@ impl Failure {
     pub fn of(self, file: &str) -> Self {
         match self {
             Self::Source(reason) => Self::Source(format!("{file}: {reason}")),
+            Self::Refused { status, .. } => Self::Source(format!("{file}: it answered {status}")),
             here @ Self::Here(_) => here,
         }
     }
@@ -80,9 +86,18 @@ impl Failure {
 /// Fetches files.
 pub(crate) struct Downloader<'a> {
     pub client: Client,
+    /// The same, but for redirects, which it hands on.
+    pub heads: Client,
     pub clock: &'a SharedClock,
     pub progress: &'a dyn Progress,
     pub attempts: NonZeroU32,
+}
+
+/// What a server says of a file without sending it.
+pub(crate) struct Head {
+    pub headers: HeaderMap,
+    /// The file itself is on another host; the headers are not of that one.
+    pub redirected: bool,
 }
 
 /// How one request ended, if not well.
@@ -100,8 +115,9 @@ enum Trouble {
 struct Unfinished {
     /// Without the query, which holds a signature on some servers.
     address: String,
-    /// The strong `ETag`, else `Last-Modified`: what `If-Range` compares.
-    validator: String,
+    /// The strong `ETag`, else `Last-Modified`: what `If-Range` compares. None for what another program left, which is gone
+    /// on with where a sha256 will tell whether that was right.
+    validator: Option<String>,
     /// The size of the part.
     #[serde(skip)]
     done: u64,
@@ -112,9 +128,16 @@ struct Unfinished {
 /// The system's certificate store is trusted (with `SSL_CERT_FILE` and `SSL_CERT_DIR` as everywhere), plus the
 /// configured certificates. Proxies come from the environment.
 pub(crate) fn client(settings: &Settings) -> Result<Client, HubError> {
-    // Fails when the process has a provider already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let redirects = reqwest::redirect::Policy::custom(|attempt| {
+    build(settings, following())
+}
+
+/// The same, handing redirects on instead of following them.
+pub(crate) fn client_for_heads(settings: &Settings) -> Result<Client, HubError> {
+    build(settings, Policy::none())
+}
+
+fn following() -> Policy {
+    Policy::custom(|attempt| {
         let left_https =
             attempt.previous().last().is_some_and(|from| from.scheme() == "https") && attempt.url().scheme() != "https";
         if left_https {
@@ -124,7 +147,12 @@ pub(crate) fn client(settings: &Settings) -> Result<Client, HubError> {
         } else {
             attempt.follow()
         }
-    });
+    })
+}
+
+fn build(settings: &Settings, redirects: Policy) -> Result<Client, HubError> {
+    // Fails when the process has a provider already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(concat!("openvalidators/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.connect_timeout)
@@ -149,9 +177,16 @@ pub(crate) fn client(settings: &Settings) -> Result<Client, HubError> {
 
 impl Downloader<'_> {
     /// Fetches a small text.
-    pub async fn text(&self, url: Url, accept: &'static str, limit_bytes: usize) -> Result<String, Failure> {
+    pub async fn text(
+        &self,
+        url: Url,
+        accept: &'static str,
+        token: Option<&Token>,
+        limit_bytes: usize,
+    ) -> Result<String, Failure> {
         self.patiently(async || {
-            let mut response = accepted(self.client.get(url.clone()).header(ACCEPT, accept).send().await)?;
+            let request = with_token(self.client.get(url.clone()).header(ACCEPT, accept), token);
+            let mut response = accepted(request.send().await)?;
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| passing(because(&error)))? {
                 if body.len() + chunk.len() > limit_bytes {
@@ -160,6 +195,29 @@ impl Downloader<'_> {
                 body.extend_from_slice(&chunk);
             }
             String::from_utf8(body).map_err(|_| lasting("its answer is not UTF-8".into()))
+        })
+        .await
+    }
+
+    /// What a server says of a file. Redirects within the server are followed, as for a repository that was renamed; one to
+    /// another host ends the questions.
+    pub async fn head(&self, url: Url, token: Option<&Token>) -> Result<Head, Failure> {
+        self.patiently(async || {
+            let mut url = url.clone();
+            for _ in 0..=REDIRECTS {
+                let sent = with_token(self.heads.head(url.clone()), token).send().await;
+                let redirected = sent.as_ref().is_ok_and(|response| response.status().is_redirection());
+                let response = if redirected { answered(sent) } else { accepted(sent) }?;
+                let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+                match location.filter(|location| redirected && location.starts_with('/') && !location.starts_with("//"))
+                {
+                    Some(path) => {
+                        url = url.join(path).map_err(|error| lasting(format!("it redirects nowhere: {error}")))?;
+                    }
+                    None => return Ok(Head { headers: response.headers().clone(), redirected }),
+                }
+            }
+            Err(lasting("too many redirects".into()))
         })
         .await
     }
@@ -219,12 +277,12 @@ impl Downloader<'_> {
         if done > 0 && Some(done) == wanted.bytes {
             return Ok(true);
         }
-        let mut request = self.client.get(wanted.url.clone());
-        if let Some(token) = wanted.token {
-            request = request.bearer_auth(&token.0);
-        }
+        let mut request = with_token(self.client.get(wanted.url.clone()), wanted.token);
         if let Some(unfinished) = &unfinished {
-            request = request.header(RANGE, format!("bytes={done}-")).header(IF_RANGE, &unfinished.validator);
+            request = request.header(RANGE, format!("bytes={done}-"));
+            if let Some(validator) = &unfinished.validator {
+                request = request.header(IF_RANGE, validator);
+            }
         }
         let response = accepted(request.send().await)?;
         let resumed = response.status() == StatusCode::PARTIAL_CONTENT;
@@ -305,6 +363,8 @@ impl Unfinished {
             .ok()
             .and_then(|json| serde_json::from_slice::<Self>(&json).ok())
             .filter(|known| done > 0 && known.address == address(&wanted.url));
+        let left_by_another = Self { address: address(&wanted.url), validator: None, done };
+        let known = known.or((done > 0 && wanted.sha256.is_some()).then_some(left_by_another));
         if known.is_none() || done > wanted.bytes.unwrap_or(wanted.limit_bytes) {
             forget(wanted.part)?;
             return Ok(None);
@@ -320,7 +380,7 @@ impl Unfinished {
         let Some(validator) = strong.or_else(|| header(LAST_MODIFIED)) else {
             return std::fs::remove_file(&path).or_else(absent_is_fine).at("remove", path);
         };
-        let known = Self { address: address(&wanted.url), validator: validator.to_owned(), done: 0 };
+        let known = Self { address: address(&wanted.url), validator: Some(validator.to_owned()), done: 0 };
         let json = serde_json::to_vec(&known).map_err(io::Error::other).at("write", &path)?;
         std::fs::write(&path, json).at("write", path)
     }
@@ -350,14 +410,7 @@ fn absent_is_fine(error: io::Error) -> io::Result<()> {
 
 /// The answer, if it is one that carries the bytes asked for (or says that the range is past the end).
 fn accepted(sent: reqwest::Result<Response>) -> Result<Response, Trouble> {
-    let response = sent.map_err(|error| {
-        let reason = because(&error);
-        match () {
-            () if error.is_redirect() || error.is_builder() => lasting(reason),
-            () if error.is_connect() => Trouble::Unreachable(reason),
-            () => passing(reason),
-        }
-    })?;
+    let response = answered(sent)?;
     let status = response.status();
     let reason = format!("it answered {status}");
     match status {
@@ -368,8 +421,23 @@ fn accepted(sent: reqwest::Result<Response>) -> Result<Response, Trouble> {
         status if status.is_server_error() => {
             Err(Trouble::Passing { reason, pause: retry_after(&response), advanced: false })
         }
-        _ => Err(lasting(reason)),
+        status => {
+            let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok()).map(str::to_owned);
+            Err(Trouble::Lasting(Failure::Refused { status, code }))
+        }
     }
+}
+
+/// The answer, whatever it is.
+fn answered(sent: reqwest::Result<Response>) -> Result<Response, Trouble> {
+    sent.map_err(|error| {
+        let reason = because(&error);
+        match () {
+            () if error.is_redirect() || error.is_builder() => lasting(reason),
+            () if error.is_connect() => Trouble::Unreachable(reason),
+            () => passing(reason),
+        }
+    })
 }
 
 /// Refuses before the first byte what cannot be the file.
@@ -391,6 +459,13 @@ fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let start = range.split_once('-')?.0.parse().ok()?;
     Some((start, if total == "*" { None } else { Some(total.parse().ok()?) }))
+}
+
+fn with_token(request: RequestBuilder, token: Option<&Token>) -> RequestBuilder {
+    match token {
+        Some(token) => request.bearer_auth(&token.0),
+        None => request,
+    }
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

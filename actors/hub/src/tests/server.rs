@@ -16,14 +16,18 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 
-/// What a server does wrong with one request.
+/// What a server does wrong with one request that wants a body.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Announces everything, sends so many bytes, breaks the connection.
     Truncate(usize),
     /// Answers this status.
     Status(u16),
+    /// Answers this status with a header.
+    Refuse(u16, &'static str, &'static str),
     /// Serves other content, with another etag, from now on.
     Change(Vec<u8>),
     /// Accepts the request and answers a page of a login portal.
@@ -33,15 +37,26 @@ pub enum Fault {
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    pub method: String,
     pub path: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
     pub status: u16,
 }
 
+/// A file of a repository.
+pub struct HubFile<'a> {
+    pub name: &'a str,
+    pub content: &'a [u8],
+    /// Kept as git-lfs keeps it, on another server.
+    pub large: bool,
+}
+
 #[derive(Default)]
 struct Inner {
     files: BTreeMap<String, (Vec<u8>, String)>,
+    /// Headers of the hub for a path, and where it sends for the body.
+    resolved: BTreeMap<String, (Vec<(&'static str, String)>, Option<String>)>,
     faults: BTreeMap<String, VecDeque<Fault>>,
     seen: Vec<Seen>,
 }
@@ -82,6 +97,43 @@ impl Server {
         inner.files.insert(path.to_owned(), (content.into(), etag));
     }
 
+    /// Serves a repository as the hub does: its listing, and for a branch and a commit each file, the large ones from another
+    /// server.
+    pub fn serve_repository(
+        &self,
+        repository: &str,
+        commit: &str,
+        branch: &str,
+        files: &[HubFile<'_>],
+        other: &Server,
+    ) {
+        let mut siblings = Vec::new();
+        for HubFile { name, content, large } in files {
+            let etag = if *large { hex::encode(Sha256::digest(content)) } else { git_id(content) };
+            let mut sibling = serde_json::json!({"rfilename": name, "size": content.len(), "blobId": git_id(content)});
+            if *large {
+                sibling["lfs"] = serde_json::json!({"sha256": etag, "size": content.len(), "pointerSize": 134});
+                other.serve(&format!("/lfs/{etag}"), *content);
+            }
+            siblings.push(sibling);
+            for revision in [commit, branch] {
+                let path = format!("/{repository}/resolve/{revision}/{name}");
+                let mut headers = vec![("x-repo-commit", commit.to_owned())];
+                if *large {
+                    headers.push(("x-linked-etag", format!("\"{etag}\"")));
+                    headers.push(("x-linked-size", content.len().to_string()));
+                }
+                let mut inner = self.inner.lock().unwrap();
+                inner.files.insert(path.clone(), (content.to_vec(), format!("\"{etag}\"")));
+                inner.resolved.insert(path, (headers, large.then(|| other.url(&format!("/lfs/{etag}")))));
+            }
+        }
+        let listing = serde_json::json!({"id": repository, "sha": commit, "siblings": siblings}).to_string();
+        for revision in [commit, branch] {
+            self.serve(&format!("/api/models/{repository}/revision/{revision}"), listing.clone());
+        }
+    }
+
     /// Orders a fault for the next request of this path; several wait in line.
     pub fn fault(&self, path: &str, fault: Fault) {
         self.inner.lock().unwrap().faults.entry(path.to_owned()).or_default().push_back(fault);
@@ -95,19 +147,34 @@ impl Server {
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let path = request.uri().path().to_owned();
         let mut inner = self.inner.lock().unwrap();
-        let fault = inner.faults.get_mut(&path).and_then(VecDeque::pop_front);
+        let head_only = request.method() == hyper::Method::HEAD;
+        let ordered = if head_only { format!("HEAD {path}") } else { path.clone() };
+        let fault = inner.faults.get_mut(&ordered).and_then(VecDeque::pop_front);
         if let Some(Fault::Change(content)) = &fault {
             inner.files.insert(path.clone(), (content.clone(), "\"changed\"".into()));
         }
         let range = header("range");
+        let (extra, elsewhere) = inner.resolved.get(&path).cloned().unwrap_or_default();
         let response = match (&fault, inner.files.get(&path)) {
+            (Some(Fault::Refuse(status, name, value)), _) => reply(*status, &[(name, value)], vec![]),
             (Some(Fault::Status(status)), _) => reply(*status, &[], vec![]),
             (Some(Fault::Portal), _) => reply(200, &[("content-type", "text/html")], b"<html>log in</html>".to_vec()),
             (_, None) => reply(404, &[], vec![]),
+            (None, Some((_, etag))) if elsewhere.is_some() => {
+                let location = elsewhere.unwrap_or_default();
+                let mut headers = vec![
+                    ("location", location.as_str()),
+                    ("etag", "\"of the answer itself\""),
+                    ("content-length", "0"),
+                ];
+                headers.extend(extra.iter().map(|(name, value)| (*name, value.as_str())));
+                assert!(!etag.is_empty());
+                reply(302, &headers, vec![])
+            }
             (fault, Some((content, etag))) => {
                 let first: Option<usize> = range
                     .as_ref()
-                    .filter(|_| header("if-range").as_ref() == Some(etag))
+                    .filter(|_| header("if-range").is_none_or(|validator| validator == *etag))
                     .map(|range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse().unwrap());
                 let sent = content[first.unwrap_or(0)..].to_vec();
                 let mut headers = vec![("etag", etag.clone()), ("content-length", sent.len().to_string())];
@@ -118,6 +185,7 @@ impl Server {
                     let range = format!("bytes {first}-{}/{}", content.len() - 1, content.len());
                     headers.push(("content-range", range));
                 }
+                headers.extend(extra);
                 let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
                 let status = if first.is_some() { 206 } else { 200 };
                 match fault {
@@ -127,9 +195,20 @@ impl Server {
             }
         };
         let status = response.status().as_u16();
-        inner.seen.push(Seen { path, range, authorization: header("authorization"), status });
+        inner.seen.push(Seen {
+            method: request.method().to_string(),
+            path,
+            range,
+            authorization: header("authorization"),
+            status,
+        });
         response
     }
+}
+
+/// What git calls these contents.
+pub fn git_id(content: &[u8]) -> String {
+    hex::encode(Sha1::new().chain_update(format!("blob {}\0", content.len())).chain_update(content).finalize())
 }
 
 fn head(status: u16, headers: &[(&str, &str)]) -> hyper::http::response::Builder {
