@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use openvalidators_messages::inference::ModelName;
 use serde::{Deserialize, Serialize};
 
-use crate::placement::{DeviceName, Dtype, Placement};
+use crate::{
+    placement::{DeviceName, Dtype, Placement},
+    remote::RemoteConfig,
+};
 
 /// Settings of inference on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub struct Config {
     /// Reads special tokens wherever a text spells them, as openvalidators 1.2.0 does: a miner then ends a text, or moves
     /// the place where a reward model looks, by writing `<|endoftext|>`. Off, what a miner writes is letters.
     pub interpret_special_tokens: bool,
+    /// Models that servers elsewhere compute.
+    pub remote: BTreeMap<ModelName, RemoteConfig>,
 }
 
 impl Default for Config {
@@ -45,6 +50,7 @@ impl Default for Config {
             mailbox_capacity: 64,
             max_sequence_tokens: 2_048,
             interpret_special_tokens: false,
+            remote: BTreeMap::new(),
         }
     }
 }

@@ -88,7 +88,7 @@ fn means(encoder: &dyn Encoder, rows: &Packed) -> Result<Vec<Arc<[f32]>>> {
 }
 
 /// The row that a caller asked for, from the means of the token states of its windows.
-fn pooled(windows: &[Arc<[f32]>], pooling: Pooling) -> Arc<[f32]> {
+pub(crate) fn pooled(windows: &[Arc<[f32]>], pooling: Pooling) -> Arc<[f32]> {
     let Some(first) = windows.first() else { return Arc::default() };
     match pooling {
         Pooling::Mean => first.clone(),

@@ -126,12 +126,12 @@ pub enum StartError {
     Threads(String),
 }
 
-/// A loaded model, as seen from outside the device.
-struct Served {
+/// A model as seen from outside of what computes it.
+pub(crate) struct Served {
     name: ModelName,
     kind: Kind,
     device: DeviceName,
-    tokenizer: TextTokenizer,
+    pub(crate) tokenizer: TextTokenizer,
     /// A text it writes ends with any of these tokens.
     ends: Vec<u32>,
     digests: Vec<(String, String)>,
@@ -329,8 +329,13 @@ impl Engine for LocalEngine {
 // === impl Served ===
 
 impl Served {
+    /// A model that a server elsewhere computes: no device here has it.
+    pub(crate) fn elsewhere(name: ModelName, kind: Kind, tokenizer: TextTokenizer) -> Self {
+        Self { name, kind, device: DeviceName::Cpu(0), tokenizer, ends: Vec::new(), digests: Vec::new() }
+    }
+
     /// Runs `work` on a thread that may block.
-    async fn tokenise<T: Send + 'static>(
+    pub(crate) async fn tokenise<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, InferenceError> + Send + 'static,
     ) -> Result<T, InferenceError> {
@@ -342,14 +347,14 @@ impl Served {
     }
 
     /// What the tokenizer says of one row: a text that is too much for it costs no other row its answer.
-    fn row<T>(&self, work: impl FnOnce(&TextTokenizer) -> Result<T, String>) -> Row<T> {
+    pub(crate) fn row<T>(&self, work: impl FnOnce(&TextTokenizer) -> Result<T, String>) -> Row<T> {
         let said = catch_unwind(AssertUnwindSafe(|| work(&self.tokenizer)));
         let said = said.unwrap_or_else(|_| Err("it panicked".into()));
         said.map_err(|reason| RowFailed { reason: format!("its tokenizer failed: {reason}").into() })
     }
 
     /// The rows of ids that make the embedding of `text`.
-    fn embedded_rows(&self, text: &Arc<str>, pooling: Pooling) -> Row<Vec<Arc<[u32]>>> {
+    pub(crate) fn embedded_rows(&self, text: &Arc<str>, pooling: Pooling) -> Row<Vec<Arc<[u32]>>> {
         let text = Composed::from(text.clone());
         self.row(|tokenizer| match pooling {
             Pooling::Mean | Pooling::MeanNormalised => {
@@ -364,7 +369,11 @@ impl Served {
 
     /// One row for each completion. A prompt that alone fills the model is an error: an empty row would blame the
     /// completion for it.
-    fn scored_rows(&self, prompt: &Arc<str>, completions: &[Arc<str>]) -> Result<Vec<Row<ScoredRow>>, InferenceError> {
+    pub(crate) fn scored_rows(
+        &self,
+        prompt: &Arc<str>,
+        completions: &[Arc<str>],
+    ) -> Result<Vec<Row<ScoredRow>>, InferenceError> {
         let limit = self.tokenizer.max_tokens();
         let alone = Composed::from(prompt.clone());
         let prompt_tokens = self
@@ -381,7 +390,7 @@ impl Served {
     }
 
     /// The ids of a prompt behind which `new` tokens have room.
-    fn continued_row(&self, prompt: &Composed, new: usize) -> Row<Vec<u32>> {
+    pub(crate) fn continued_row(&self, prompt: &Composed, new: usize) -> Row<Vec<u32>> {
         let limit = self.tokenizer.ceiling_tokens();
         self.row(|tokenizer| {
             let ids = tokenizer.encode(prompt, limit)?;
@@ -395,7 +404,7 @@ impl Served {
         })
     }
 
-    fn generated(&self, mut prompt: Vec<u32>, new: Vec<u32>) -> Row<Generated> {
+    pub(crate) fn generated(&self, mut prompt: Vec<u32>, new: Vec<u32>) -> Row<Generated> {
         prompt.extend(&new);
         let whole = self.row(|tokenizer| tokenizer.decode(&prompt))?;
         Ok(Generated { ids: new, whole: whole.into() })

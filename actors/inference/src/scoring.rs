@@ -148,7 +148,7 @@ pub(crate) fn score(
 }
 
 /// The mean; none of nothing, and none where the penalty has overflowed: the reference takes neither for a number.
-fn mean(log_probabilities: &[f32]) -> LogProbability {
+pub(crate) fn mean(log_probabilities: &[f32]) -> LogProbability {
     let tokens = log_probabilities.len();
     let sum: f64 = log_probabilities.iter().copied().map(f64::from).sum();
     let mean = (sum / tokens as f64) as f32;

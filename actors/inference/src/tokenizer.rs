@@ -97,6 +97,11 @@ impl TextTokenizer {
         self.ceiling_tokens
     }
 
+    /// Whether special tokens are read in the texts of others too.
+    pub(crate) fn interprets(&self) -> bool {
+        self.interpret
+    }
+
     /// The text that `ids` stand for; special tokens stand for nothing.
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, String> {
         self.inner.decode(ids, true).map_err(|error| error.to_string())
@@ -208,7 +213,7 @@ impl TextTokenizer {
     }
 
     /// The special tokens spelled in `part` of `whole`.
-    fn special_in(&self, whole: &str, part: Range<usize>) -> Vec<(Range<usize>, u32)> {
+    pub(crate) fn special_in(&self, whole: &str, part: Range<usize>) -> Vec<(Range<usize>, u32)> {
         let vocabulary = self.inner.get_added_vocabulary();
         let is_special = |id: &u32| {
             let token = vocabulary.get_added_tokens_decoder().get(id);
