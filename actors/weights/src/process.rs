@@ -1,6 +1,6 @@
 //! From shares to the u16 vector the chain takes: `process_weights_for_netuid`, `normalize_max_weight` and
-//! `convert_weights_and_uids_for_emit` of the Bittensor SDK (`bittensor/utils/weight_utils.py`, v5.3 to v10 alike), bit for bit,
-//! so that a subnet's validators agree to the last unit.
+//! `convert_weights_and_uids_for_emit` of the Bittensor SDK (`bittensor/utils/weight_utils.py`, v5.3 to v10 alike). Bit for bit
+//! what 10.5.0 computes with numpy, so that a subnet's validators agree to the last unit.
 
 use openvalidators_messages::Uid;
 

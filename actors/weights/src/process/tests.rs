@@ -1,3 +1,5 @@
+use std::{path::PathBuf, process::Command};
+
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -5,6 +7,9 @@ use super::*;
 
 /// What SDK 10.5.0 answered.
 const RECORDED: &str = include_str!("../../../../tests/fixtures/bittensor/weights_v10.5.0.json");
+/// What it answered for random weights, and the script that asks it.
+const RANDOM: &str = include_str!("../../../../tests/fixtures/bittensor/weights_random_v10.5.0.json");
+const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/bittensor/weights_random.py");
 
 #[derive(Deserialize)]
 struct Recorded {
@@ -39,6 +44,34 @@ struct Conversion {
     emit_weights: Vec<u16>,
 }
 
+#[derive(Deserialize)]
+struct RandomCases {
+    cases: Vec<RandomCase>,
+    /// Half-way between two integers.
+    halves: Conversion,
+}
+
+#[derive(Debug, Deserialize)]
+struct RandomCase {
+    w: Vec<f32>,
+    n: usize,
+    min: usize,
+    max: f64,
+    /// The chain's u16.
+    exclude: u16,
+    uids: Vec<u16>,
+    shares: Vec<f64>,
+    emit_uids: Vec<u16>,
+    emit_weights: Vec<u16>,
+}
+
+impl Conversion {
+    fn agrees(self) {
+        let weights: Vec<_> = self.w.iter().enumerate().map(|(uid, weight)| (uid_at(uid), *weight)).collect();
+        assert_eq!(split(&emit(&weights).unwrap()), (self.emit_uids, self.emit_weights), "{:?}", self.w);
+    }
+}
+
 fn split<T: Copy>(pairs: &[(Uid, T)]) -> (Vec<u16>, Vec<T>) {
     pairs.iter().map(|(uid, value)| (uid.0, *value)).unzip()
 }
@@ -55,10 +88,59 @@ fn every_recorded_vector_comes_out_bit_for_bit() {
         assert_eq!(split(&processed), (processed_uids, processed_weights), "{name}");
         assert_eq!(split(&emit(&processed).unwrap()), (emit_uids, emit_weights), "{name}");
     }
-    for Conversion { w, emit_uids, emit_weights } in recorded.convert {
-        let weights: Vec<_> = w.iter().enumerate().map(|(uid, weight)| (uid_at(uid), *weight)).collect();
-        assert_eq!(split(&emit(&weights).unwrap()), (emit_uids, emit_weights), "{w:?}");
+    recorded.convert.into_iter().for_each(Conversion::agrees);
+}
+
+/// The Python of the SDK, where `tests/peers.sh` could install it.
+fn peer() -> Option<PathBuf> {
+    let folder = std::env::var_os("OPENVALIDATORS_PEERS").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(std::env::home_dir()?.join(".cache/openvalidators/peers")));
+    let python = folder.unwrap_or_default().join("sdk10/bin/python");
+    if python.exists() {
+        return Some(python);
     }
+    println!("skipped: no {}, a Python with bittensor 10.5.0", python.display());
+    None
+}
+
+/// The uids, shares and vectors of the SDK for every case, to the last bit.
+fn all_agree(answer: &str) -> usize {
+    let RandomCases { cases, halves } = serde_json::from_str(answer).unwrap();
+    halves.agrees();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let exclude_quantile = f64::from(case.exclude) / 65_535.0;
+        let limits = Limits { neurons: case.n, min_allowed: case.min, max_share: case.max, exclude_quantile };
+        let shares = process(&case.w, &limits).unwrap();
+        let (uids, values) = split(&shares);
+        let (emit_uids, emit_weights) = split(&emit(&shares).unwrap());
+        let same_shares = uids == case.uids && values == case.shares;
+        if !same_shares || emit_uids != case.emit_uids || emit_weights != case.emit_weights {
+            wrong.push((limits, same_shares, emit_uids == case.emit_uids, emit_weights == case.emit_weights));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ: {:#?}", wrong.len(), cases.len(), &wrong[..wrong.len().min(20)]);
+    cases.len()
+}
+
+#[test]
+fn random_vectors_come_out_bit_for_bit() {
+    assert_eq!(all_agree(RANDOM), 50);
+}
+
+/// The real thing, where it is installed: a thousand cases of up to 300 uids.
+#[test]
+fn the_sdk_itself_agrees_on_a_thousand_random_vectors() {
+    let Some(python) = peer() else { return };
+    // The SDK makes folders in the home it finds.
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new(python)
+        .args([PEER, "1000", "2"])
+        .env("HOME", home.path())
+        .output()
+        .expect("the peer's Python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(all_agree(std::str::from_utf8(&output.stdout).unwrap()), 1000);
 }
 
 #[test]
