@@ -1,5 +1,6 @@
 use std::{
     io::Write,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::LazyLock,
 };
@@ -20,8 +21,6 @@ const THEIRS: &str = include_str!("../../../../../tests/fixtures/bittensor/conta
 const OURS: &str = include_str!("../../../../../tests/fixtures/bittensor/containers_opened_v2.0.0.json");
 /// The script that asks the peer.
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/bittensor/commit_reveal.py");
-/// A Python in which `bittensor-drand` is installed.
-const PEER_PYTHON: &str = "BITTENSOR_SDK_PYTHON";
 
 const ROUND: u64 = 1000;
 /// Quicknet's signature of round 1000, public since August 2023.
@@ -68,6 +67,18 @@ fn texts() -> Vec<Vec<u8>> {
     shapes.into_iter().flat_map(|shape| [0, 1, 2, 64, 256].map(|uids| text(shape, uids))).collect()
 }
 
+/// The Python of the SDK and `bittensor-drand` 2.0.0, where `tests/peers.sh` could install it.
+fn peer() -> Option<PathBuf> {
+    let folder = std::env::var_os("OPENVALIDATORS_PEERS").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(std::env::home_dir()?.join(".cache/openvalidators/peers")));
+    let python = folder.unwrap_or_default().join("sdk10/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    println!("skipped: no {}, a Python with bittensor 10.5.0", python.display());
+    None
+}
+
 /// `encrypt_at_round` wraps its container: SCALE `{ Vec<u8>, u64 }`.
 fn unwrapped(digits: &str) -> Vec<u8> {
     let (container, round) = <(Vec<u8>, u64)>::decode_all(&mut &hex::decode(digits.trim()).unwrap()[..]).unwrap();
@@ -103,10 +114,7 @@ fn what_is_encrypted_is_what_the_peer_opened() {
 /// The real thing, where it is installed. `RECORD=1` writes its verdict down.
 #[test]
 fn the_peer_opens_what_is_encrypted() {
-    let Some(python) = std::env::var_os(PEER_PYTHON) else {
-        println!("skipped: {PEER_PYTHON} names no Python with bittensor-drand (pip install bittensor-drand==2.0.0)");
-        return;
-    };
+    let Some(python) = peer() else { return };
     let containers: Vec<_> = ours().iter().map(|commit| hex::encode(&commit.container)).collect();
     let mut asked = containers.clone();
     asked.push("00".to_owned() + &containers[0][2..]);
