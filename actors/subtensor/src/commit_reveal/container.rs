@@ -14,7 +14,7 @@
 //! All lengths are u64, little-endian. A reader that believed them could be made to reserve any amount of memory; here each
 //! is compared with what is there before anything is copied.
 
-/// `MAX_CRV3_COMMIT_SIZE_BYTES` of the pallet: about 1,170 uids.
+/// `MAX_CRV3_COMMIT_SIZE_BYTES` of the pallet: room for 1,177 uids.
 pub const MAX_CONTAINER_BYTES: usize = 5000;
 
 const POINT_BYTES: usize = 96;

@@ -1,8 +1,8 @@
-//! When a timelocked commit opens: the block that begins its reveal epoch, and the drand round to encrypt it to.
+//! When a commit opens: the block that begins its reveal epoch, and the drand round to encrypt it to.
 //!
 //! The transaction is taken to land in the block after the head. Encrypted to a round too early, everybody can copy the
 //! weights before they count; too late, the chain finds no signature in the reveal epoch and the commit is lost. So the
-//! round belongs to the third block of the reveal epoch, as in the SDK.
+//! round comes three blocks after that epoch begins, as in the SDK.
 
 use openvalidators_messages::{Block, Netuid};
 
@@ -62,9 +62,10 @@ pub struct Head {
 /// Where a commit opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RevealPoint {
-    /// The block that begins the reveal epoch, if no epoch before it comes late.
+    /// The block that begins the reveal epoch, if no epoch before it comes late. A hash may be revealed in this block and
+    /// after it, until the next epoch begins.
     pub epoch: Block,
-    /// The drand round to encrypt to, out a little after that block.
+    /// The drand round to encrypt to: out three blocks later.
     pub round: u64,
 }
 
