@@ -35,26 +35,32 @@ impl<T: Clone + Eq + Hash> Distinct<T> {
     }
 }
 
-/// Cuts rows of these `lengths` into batches of at most `budget_tokens`, longest rows first so that a batch holds rows
-/// of one size. A row longer than the budget is a batch of its own.
-pub(crate) fn cut(lengths: &[usize], budget_tokens: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut room = 0;
-    for row in order {
-        match batches.last_mut() {
-            Some(batch) if lengths[row] <= room => {
-                batch.push(row);
-                room -= lengths[row];
-            }
-            _ => {
-                batches.push(vec![row]);
-                room = budget_tokens.saturating_sub(lengths[row]);
-            }
-        }
+/// Rows of these lengths, to be cut into batches: longest rows first, so that a batch holds rows of one size.
+pub(crate) struct Rows<'a> {
+    lengths: &'a [usize],
+    /// What is not cut yet, the next one last.
+    rest: Vec<usize>,
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn new(lengths: &'a [usize]) -> Self {
+        let mut rest: Vec<usize> = (0..lengths.len()).rev().collect();
+        // The sort is stable: rows of one length keep their order.
+        rest.sort_by_key(|&row| lengths[row]);
+        Self { lengths, rest }
     }
-    batches
+
+    /// The next batch, of at most `budget_tokens`. A row longer than the budget is a batch of its own.
+    pub(crate) fn next_batch(&mut self, budget_tokens: usize) -> Option<Vec<usize>> {
+        let first = self.rest.pop()?;
+        let mut room = budget_tokens.saturating_sub(self.lengths[first]);
+        let mut batch = vec![first];
+        while let Some(row) = self.rest.pop_if(|row| self.lengths[*row] <= room) {
+            room -= self.lengths[row];
+            batch.push(row);
+        }
+        Some(batch)
+    }
 }
 
 /// Computes `rows` together; when that fails, each half by itself, down to single rows. `compute` answers with one value
@@ -94,17 +100,22 @@ mod tests {
     proptest! {
         #[test]
         fn every_row_is_in_one_batch_and_no_batch_is_over_budget(
-            lengths in prop::collection::vec(0_usize..300, 0..60), budget in 1_usize..500,
+            lengths in prop::collection::vec(0_usize..300, 0..60), budget in 1_usize..500, later in 1_usize..500,
         ) {
-            let batches = cut(&lengths, budget);
+            // The budget changes after the third batch.
+            let (mut waiting, mut batches) = (Rows::new(&lengths), Vec::new());
+            let budget_of = |batch: usize| if batch < 3 { budget } else { later };
+            while let Some(batch) = waiting.next_batch(budget_of(batches.len())) {
+                batches.push(batch);
+            }
             let mut rows: Vec<usize> = batches.iter().flatten().copied().collect();
             rows.sort_unstable();
             prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
-            for batch in &batches {
+            for (number, batch) in batches.iter().enumerate() {
                 prop_assert!(!batch.is_empty());
                 // An empty row costs nothing, wherever it is put.
                 let full: Vec<usize> = batch.iter().map(|&row| lengths[row]).filter(|&length| length > 0).collect();
-                prop_assert!(full.len() <= 1 || full.iter().sum::<usize>() <= budget);
+                prop_assert!(full.len() <= 1 || full.iter().sum::<usize>() <= budget_of(number));
             }
         }
 

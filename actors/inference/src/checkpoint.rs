@@ -134,7 +134,6 @@ impl Checkpoint {
     /// Whether the network took every tensor that means anything to it: all but constants, and those whose names begin with
     /// one of `ignored`.
     pub(crate) fn check_taken(&self, ignored: &[&str]) -> Result<(), LoadError> {
-        const NAMED: usize = 5;
         let Inner { files, places, taken, .. } = &*self.0;
         let taken = taken.lock();
         let is_known = |name: &str| {
@@ -144,15 +143,8 @@ impl Checkpoint {
         };
         let surplus: Vec<(&String, &usize)> = places.iter().filter(|(name, _)| !is_known(name)).collect();
         let Some((_, place)) = surplus.first() else { return Ok(()) };
-        let names: Vec<String> = surplus.iter().take(NAMED).map(|(name, _)| format!("`{name}`")).collect();
-        let more = match surplus.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        Err(files[**place].unusable(format!(
-            "config.json describes a network that has no tensor {}{more}; the checkpoint is of another network",
-            names.join(", ")
-        )))
+        let names: Vec<&str> = surplus.iter().map(|(name, _)| name.as_str()).collect();
+        Err(files[**place].unusable(of_another_network("config.json", &names)))
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<(Tensor, &Held)> {
@@ -255,6 +247,20 @@ impl Held {
     fn unusable(&self, reason: String) -> LoadError {
         LoadError::Unusable { path: self.path.clone(), reason }
     }
+}
+
+/// What is wrong with a file that holds tensors of these names, which the network that `described` it has not.
+pub(crate) fn of_another_network(described: &str, surplus: &[&str]) -> String {
+    const NAMED: usize = 5;
+    let names: Vec<String> = surplus.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+    let more = match surplus.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "{described} describes a network that has no tensor {}{more}; the checkpoint is of another network",
+        names.join(", ")
+    )
 }
 
 /// candle's readers take some of what a file says on trust, and panic where it is wrong.

@@ -9,11 +9,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use candle_core::{Device as CandleDevice, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use openvalidators_messages::inference::{InferenceError, Logits, ModelName, Row};
 
 use crate::{
-    batching::{Distinct, compute_or_split, cut},
+    batching::{Distinct, Rows, compute_or_split},
     device::{Asked, Device},
     models::{CausalClassifier, Classifier, Packed},
     prefix::{SharedPrefix, TypedRow, longest_common_prefix},
@@ -43,7 +43,8 @@ impl Device {
         self.count(&self.metrics.deduplicated, model, distinct.repeated());
         let lengths: Vec<usize> = distinct.items.iter().map(|tokens| tokens.ids.len()).collect();
         let mut found: Found = vec![None; lengths.len()];
-        for batch in cut(&lengths, self.batch_tokens) {
+        let mut waiting = Rows::new(&lengths);
+        while let Some(batch) = waiting.next_batch(self.budget.tokens()) {
             if closing.load(Ordering::Acquire) || asked.iter().all(Asked::is_abandoned) {
                 break;
             }
@@ -93,7 +94,8 @@ impl Device {
                 }
             };
             let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len() - tokens).collect();
-            for batch in cut(&lengths, self.batch_tokens) {
+            let mut waiting = Rows::new(&lengths);
+            while let Some(batch) = waiting.next_batch(self.budget.tokens()) {
                 if asked.is_abandoned() || closing.load(Ordering::Acquire) {
                     break;
                 }
@@ -142,7 +144,7 @@ fn judge(prefix: &SharedPrefix, network: &CausalClassifier, rows: &[TypedRow<'_>
 }
 
 fn rows_of(logits: &Tensor) -> Result<Vec<Arc<[f32]>>> {
-    let rows: Vec<Vec<f32>> = logits.to_device(&CandleDevice::Cpu)?.to_vec2()?;
+    let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Jobs reach it through one bounded channel. Between two batches it looks at what waits: requests for embeddings by one
 //! model, or for what one classifier says, are computed as one, whoever asked; a job whose caller has gone is dropped; a
-//! batch that fails, by an error or a panic, is split until the row that fails stands alone. Networks hold nothing but
-//! weights, so a panic leaves nothing half done.
+//! batch that fails, by an error or a panic, is split until the row that fails stands alone. Where it was memory that did not
+//! suffice, the batches after it are smaller for a while ([`Budget`]). Networks hold nothing but weights, so a panic leaves
+//! nothing half done.
 //!
 //! What a job does is beside what it computes: [`crate::embedding`], [`crate::scoring`], [`crate::classification`],
 //! [`crate::generation`].
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    budget::{Budget, is_out_of_memory},
     classification::ClassifyWork,
     embedding::EmbedWork,
     generation::GenerateWork,
@@ -61,7 +63,7 @@ pub(crate) struct DeviceThread {
 pub(crate) struct Device {
     pub(crate) name: DeviceName,
     pub(crate) networks: BTreeMap<ModelName, Network>,
-    pub(crate) batch_tokens: usize,
+    pub(crate) budget: Budget,
     pub(crate) queue_capacity: usize,
     pub(crate) threads: rayon::ThreadPool,
     pub(crate) metrics: Metrics,
@@ -253,12 +255,19 @@ impl Device {
             Ok(Ok(value)) => {
                 self.count(&self.metrics.batches, model, 1);
                 self.count(&self.metrics.tokens, model, tokens);
+                self.budget.held();
+                self.metrics.budget(self.name).set(self.budget.tokens() as i64);
                 return Ok(value);
             }
             Ok(Err(error)) => models::reason(&error),
             Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
         };
         self.count(&self.metrics.failures, model, 1);
+        if is_out_of_memory(&reason) {
+            self.metrics.out_of_memory(self.name).inc();
+            self.budget.ran_out(tokens);
+            self.metrics.budget(self.name).set(self.budget.tokens() as i64);
+        }
         tracing::warn!(%model, device = %self.name, tokens, reason, "a batch failed on the device");
         Err(RowFailed { reason: reason.into() })
     }

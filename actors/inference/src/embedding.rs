@@ -5,11 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use candle_core::{Device as CandleDevice, Result};
+use candle_core::{DType, Result, Tensor};
 use openvalidators_messages::inference::{ModelName, Pooling, Row};
 
 use crate::{
-    batching::{Distinct, compute_or_split, cut},
+    batching::{Distinct, Rows, compute_or_split},
     device::{Asked, Device},
     models::{Encoder, Packed},
 };
@@ -37,7 +37,8 @@ impl Device {
         self.count(&self.metrics.deduplicated, model, distinct.repeated());
         let lengths: Vec<usize> = distinct.items.iter().map(|row| row.len()).collect();
         let mut found: Vec<Option<Row<Arc<[f32]>>>> = vec![None; lengths.len()];
-        for batch in cut(&lengths, self.batch_tokens) {
+        let mut waiting = Rows::new(&lengths);
+        while let Some(batch) = waiting.next_batch(self.budget.tokens()) {
             if closing.load(Ordering::Acquire) || asked.iter().all(Asked::is_abandoned) {
                 break;
             }
@@ -72,19 +73,41 @@ impl Device {
 fn means(encoder: &dyn Encoder, rows: &Packed) -> Result<Vec<Arc<[f32]>>> {
     let states = encoder.forward(rows)?;
     let hidden = states.dim(1)?;
-    let states: Vec<f32> = states.to_device(&CandleDevice::Cpu)?.flatten_all()?.to_vec1()?;
-    let mut rest = states.as_slice();
-    let mut means = Vec::with_capacity(rows.lengths().len());
-    for &length in rows.lengths() {
+    let sums = if states.device().is_cpu() {
+        sums(&states.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?, rows.lengths(), hidden)
+    } else {
+        sums_on_device(&states, rows.lengths())?
+    };
+    let of_row = |(sum, &length): (&[f32], &usize)| sum.iter().map(|sum| sum / length.max(1) as f32).collect();
+    Ok(sums.chunks_exact(hidden).zip(rows.lengths()).map(of_row).collect())
+}
+
+/// The sums of rows of states of these `lengths`, row after row.
+fn sums(states: &[f32], lengths: &[usize], hidden: usize) -> Vec<f32> {
+    let mut rest = states;
+    let mut sums = vec![0.0_f32; lengths.len() * hidden];
+    for (sum, &length) in sums.chunks_exact_mut(hidden).zip(lengths) {
         let (row, after) = rest.split_at(length * hidden);
         rest = after;
-        let mut sum = vec![0.0_f32; hidden];
         for token in row.chunks_exact(hidden) {
             sum.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
         }
-        means.push(sum.iter().map(|sum| sum / length.max(1) as f32).collect());
     }
-    Ok(means)
+    sums
+}
+
+/// The same where the states are, which are many times as large as what leaves the device: a product with a matrix that has
+/// a 1 for each token in the row of its text.
+fn sums_on_device(states: &Tensor, lengths: &[usize]) -> Result<Vec<f32>> {
+    let tokens = states.dim(0)?;
+    let mut belongs = vec![0.0_f32; lengths.len() * tokens];
+    let mut start = 0;
+    for (row, &length) in lengths.iter().enumerate() {
+        belongs[row * tokens + start..row * tokens + start + length].fill(1.0);
+        start += length;
+    }
+    let belongs = Tensor::from_vec(belongs, (lengths.len(), tokens), states.device())?;
+    belongs.matmul(&states.to_dtype(DType::F32)?)?.flatten_all()?.to_vec1()
 }
 
 /// The row that a caller asked for, from the means of the token states of its windows.
@@ -111,7 +134,7 @@ fn normalised(row: &[f32]) -> Arc<[f32]> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Tensor;
+    use candle_core::Device as CandleDevice;
 
     use super::*;
 
@@ -134,6 +157,8 @@ mod tests {
         let rows = Packed::new([[1_u32, 3].as_slice(), &[], &[5]]);
         let means = means(&Doubling, &rows).unwrap();
         assert_eq!(means.iter().map(|mean| mean.to_vec()).collect::<Vec<_>>(), [[2.0, 4.0], [0.0, 0.0], [5.0, 10.0]]);
+        let states = Doubling.forward(&rows).unwrap();
+        assert_eq!(sums_on_device(&states, rows.lengths()).unwrap(), [4.0, 8.0, 0.0, 0.0, 5.0, 10.0]);
         let scaled = pooled(&means[..1], Pooling::MeanNormalised);
         assert!((scaled[0] - 1.0 / 5.0_f32.sqrt()).abs() < 1e-6);
         assert_eq!(pooled(&means[1..2], Pooling::MeanNormalised).to_vec(), [0.0, 0.0]);

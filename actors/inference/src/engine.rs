@@ -16,6 +16,7 @@ use openvalidators_runtime::SharedClock;
 use tokio::sync::oneshot;
 
 use crate::{
+    budget::Budget,
     catalogue::{self, LoadError, ModelSource},
     classification::ClassifyWork,
     config::Config,
@@ -24,7 +25,7 @@ use crate::{
     generation::GenerateWork,
     metrics::Metrics,
     models::Network,
-    placement::{self, DeviceName},
+    placement::{self, DeviceName, Dtype},
     scoring::{LogProbWork, ScoredRow},
     tokenizer::TextTokenizer,
 };
@@ -158,6 +159,12 @@ impl LocalEngine {
         let mut models = BTreeMap::new();
         for (source, (device, dtype)) in sources.iter().zip(places) {
             let started = clock.now();
+            if let (DeviceName::Cpu(_), true) = (device, dtype != Dtype::F32) {
+                tracing::warn!(
+                    model = %source.name,
+                    "{dtype} on a processor is for trying it out: it takes many times as long as f32, and is less exact"
+                );
+            }
             let Some((candle, networks)) = opened.get_mut(&device) else { return Err(StartError::NotBuiltFor(device)) };
             let loaded = catalogue::load(source, config, dtype.candle(), candle)?;
             let kind = Kind::of(&loaded.network);
@@ -191,7 +198,7 @@ impl LocalEngine {
             let device = DeviceThread::spawn(Device {
                 name,
                 networks,
-                batch_tokens: config.batch_tokens,
+                budget: Budget::new(config.batch_tokens),
                 queue_capacity: config.queue_capacity,
                 threads,
                 metrics: metrics.clone(),

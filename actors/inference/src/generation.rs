@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Device as CandleDevice, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use openvalidators_messages::inference::{InferenceError, ModelName, Row};
 
 use crate::{
@@ -90,7 +90,7 @@ impl Device {
 
 /// The token of the greatest logit, the first of equals.
 fn most_probable(logits: &Tensor) -> Result<u32> {
-    let logits: Vec<f32> = logits.to_device(&CandleDevice::Cpu)?.flatten_all()?.to_vec1()?;
+    let logits: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     let mut best: Option<(u32, f32)> = None;
     for (token, &logit) in (0_u32..).zip(&logits) {
         if best.map_or(!logit.is_nan(), |(_, greatest)| logit > greatest) {

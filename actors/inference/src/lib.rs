@@ -15,6 +15,7 @@
 
 mod actor;
 mod batching;
+mod budget;
 mod catalogue;
 mod checkpoint;
 mod classification;

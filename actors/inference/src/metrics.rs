@@ -1,7 +1,7 @@
 //! What the devices tell Prometheus.
 
 use openvalidators_messages::inference::ModelName;
-use prometheus::{Counter, CounterVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Counter, CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::placement::DeviceName;
 
@@ -20,6 +20,10 @@ pub struct Metrics {
     pub failures: IntCounterVec,
     /// Requests dropped before or during their work because their caller had gone, by model.
     pub abandoned: IntCounterVec,
+    /// Batches that were split because a device's memory did not suffice, by device.
+    pub out_of_memory: IntCounterVec,
+    /// Tokens computed together at most, by device: `inference.batch_tokens`, and less for a while after memory ran out.
+    pub budget: IntGaugeVec,
     /// Requests waiting, by device.
     pub queue_depth: IntGaugeVec,
 }
@@ -31,16 +35,20 @@ impl Metrics {
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let opts = |name: &str, help: &str| Opts::new(format!("openvalidators_inference_{name}"), help);
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounterVec::new(opts(name, help), &["model"])?;
+        let counter_by = |label: &str, name: &str, help: &str| {
+            let counter = IntCounterVec::new(opts(name, help), &[label])?;
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
+        };
+        let counter = |name: &str, help: &str| counter_by("model", name, help);
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(opts(name, help), &["device"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
         };
         let busy = opts("busy_seconds_total", "Time a device spent computing");
         let busy_seconds = CounterVec::new(busy, &["device", "model"])?;
         registry.register(Box::new(busy_seconds.clone()))?;
-        let queue_depth = IntGaugeVec::new(opts("queue_depth", "Requests waiting for a device"), &["device"])?;
-        registry.register(Box::new(queue_depth.clone()))?;
         Ok(Self {
             busy_seconds,
             batches: counter("batches_total", "Batches computed")?,
@@ -48,11 +56,21 @@ impl Metrics {
             deduplicated: counter("deduplicated_total", "Texts answered from an equal text's work")?,
             failures: counter("failures_total", "Batches that failed on the device and were split, or single rows")?,
             abandoned: counter("abandoned_total", "Requests dropped because their caller had gone")?,
-            queue_depth,
+            out_of_memory: counter_by("device", "out_of_memory_total", "Batches split because memory did not suffice")?,
+            budget: gauge("budget_tokens", "Tokens computed together at most")?,
+            queue_depth: gauge("queue_depth", "Requests waiting for a device")?,
         })
     }
     pub(crate) fn busy_seconds(&self, device: DeviceName, model: &ModelName) -> Counter {
         self.busy_seconds.with_label_values(&[device.to_string().as_str(), &*model.0])
+    }
+
+    pub(crate) fn out_of_memory(&self, device: DeviceName) -> IntCounter {
+        self.out_of_memory.with_label_values(&[device.to_string()])
+    }
+
+    pub(crate) fn budget(&self, device: DeviceName) -> IntGauge {
+        self.budget.with_label_values(&[device.to_string()])
     }
 
     pub(crate) fn queue_depth(&self, device: DeviceName) -> IntGauge {

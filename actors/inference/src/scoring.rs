@@ -17,7 +17,7 @@ use candle_core::Result;
 use openvalidators_messages::inference::{InferenceError, LogProbability, Row};
 
 use crate::{
-    batching::{Distinct, compute_or_split, cut},
+    batching::{Distinct, Rows, compute_or_split},
     device::{Asked, Device},
     models::CausalLm,
     ops::{self, Target},
@@ -60,16 +60,17 @@ impl Device {
 
         let mut scores: Vec<Row<LogProbability>> = vec![Ok(nothing); distinct.items.len()];
         if !judged.is_empty() {
-            let prefix = match self.compute(&model, 0, || shared(network, &judged)) {
+            let tokens = common_tokens(&judged);
+            let prefix = match self.compute(&model, tokens, || shared(network, &judged, tokens)) {
                 Ok(prefix) => prefix,
                 // No row can do without it.
                 Err(failed) => {
                     return asked.refuse(InferenceError::Device { model, reason: failed.reason.to_string() });
                 }
             };
-            self.count(&self.metrics.tokens, &model, prefix.tokens());
-            let lengths: Vec<usize> = judged.iter().map(|row| row.ids.len() - prefix.tokens()).collect();
-            for batch in cut(&lengths, self.batch_tokens) {
+            let lengths: Vec<usize> = judged.iter().map(|row| row.ids.len() - tokens).collect();
+            let mut waiting = Rows::new(&lengths);
+            while let Some(batch) = waiting.next_batch(self.budget.tokens()) {
                 if asked.is_abandoned() || closing.load(Ordering::Acquire) {
                     return self.leave(asked);
                 }
@@ -98,9 +99,13 @@ impl ScoredRow {
     }
 }
 
-/// Runs the longest common prefix of `rows`, which share a prompt.
-pub(crate) fn shared(model: &CausalLm, rows: &[ScoredRow]) -> Result<SharedPrefix> {
-    let tokens = longest_common_prefix(rows.iter().map(|row| row.ids.as_slice()));
+/// How many tokens all of `rows` begin with.
+pub(crate) fn common_tokens(rows: &[ScoredRow]) -> usize {
+    longest_common_prefix(rows.iter().map(|row| row.ids.as_slice()))
+}
+
+/// Runs the first `tokens` of `rows`, which begin with the same and share a prompt.
+pub(crate) fn shared(model: &CausalLm, rows: &[ScoredRow], tokens: usize) -> Result<SharedPrefix> {
     // The state before the first target of any row; the prompt is the same for all.
     let kept_from = rows.iter().map(|row| row.targets().start - 1).min().unwrap_or(0);
     SharedPrefix::compute(&*model.body, (rows.first().map_or(&[], |row| row.ids.as_slice()), &[]), tokens, kept_from)

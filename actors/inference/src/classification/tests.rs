@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
+    budget::Budget,
     device::{DeviceThread, Job},
     metrics::Metrics,
     models::{CausalLm, Network, Reads, RewardHead, llama_gguf::tests::tiny},
@@ -27,7 +28,7 @@ impl Classifier for Summing {
     }
     fn logits(&self, batch: &Packed) -> Result<Tensor> {
         if batch.ids().contains(&REFUSE) {
-            candle_core::bail!("out of memory");
+            candle_core::bail!("not this one");
         }
         let types = batch.token_types().map_or_else(|| vec![0; batch.ids().len()], <[u32]>::to_vec);
         let (mut sums, mut start) = (Vec::new(), 0);
@@ -37,7 +38,7 @@ impl Classifier for Summing {
             sums.extend([sum(batch.ids()), sum(&types)]);
             start += length;
         }
-        Tensor::from_vec(sums, (batch.lengths().len(), 2), &CandleDevice::Cpu)
+        Tensor::from_vec(sums, (batch.lengths().len(), 2), &candle_core::Device::Cpu)
     }
 }
 
@@ -46,7 +47,7 @@ fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
     let device = Device {
         name: DeviceName::Cpu(0),
         networks: [(ModelName::new(MODEL), network)].into(),
-        batch_tokens,
+        budget: Budget::new(batch_tokens),
         queue_capacity: 8,
         threads: rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap(),
         metrics: metrics.clone(),
@@ -83,12 +84,12 @@ async fn windows_come_back_to_their_input_and_one_failing_input_fails_alone() {
     let answer = ask(&device, inputs).await.unwrap();
     assert_eq!(logits(&answer[0]), [[6.0, 0.0], [4.0, 0.0]]);
     assert_eq!(logits(&answer[1]), [[6.0, 2.0]], "the same ids with other types are another row");
-    assert_eq!(answer[2].as_ref().unwrap_err().to_string(), "out of memory");
+    assert_eq!(answer[2].as_ref().unwrap_err().to_string(), "not this one");
     assert_eq!(logits(&answer[3]), [[4.0, 0.0]]);
     assert_eq!(metrics.deduplicated.with_label_values(&[MODEL]).get(), 1);
 
     let error = ask(&device, vec![vec![tokens(&[REFUSE])]]).await.unwrap_err();
-    assert_eq!(error.to_string(), "model `judge` failed on the device: out of memory");
+    assert_eq!(error.to_string(), "model `judge` failed on the device: not this one");
     assert!(ask(&device, Vec::new()).await.unwrap().is_empty());
 }
 

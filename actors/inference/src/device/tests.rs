@@ -26,6 +26,11 @@ struct Moody {
 const PANIC: u32 = 666;
 const REFUSE: u32 = 13;
 
+/// As candle hands on what CUDA's driver says.
+fn out_of_memory() -> candle_core::Error {
+    candle_core::Error::Cuda("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".into())
+}
+
 impl Encoder for Moody {
     fn max_tokens(&self) -> usize {
         100
@@ -38,8 +43,11 @@ impl Encoder for Moody {
             gate.1.recv().unwrap();
         }
         assert!(!batch.ids().contains(&PANIC), "an evil token");
-        if batch.lengths().len() > self.most_rows || batch.ids().contains(&REFUSE) {
-            candle_core::bail!("out of memory");
+        if batch.lengths().len() > self.most_rows {
+            return Err(out_of_memory());
+        }
+        if batch.ids().contains(&REFUSE) {
+            candle_core::bail!("not this one");
         }
         let states: Vec<f32> = batch.ids().iter().map(|&id| id as f32).collect();
         Tensor::from_vec(states, (batch.ids().len(), 1), &CandleDevice::Cpu)
@@ -62,7 +70,7 @@ fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
     let device = Device {
         name: DeviceName::Cpu(0),
         networks: [(ModelName::new(MODEL), network)].into(),
-        batch_tokens,
+        budget: Budget::new(batch_tokens),
         queue_capacity: 8,
         threads: rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap(),
         metrics: metrics.clone(),
@@ -99,6 +107,25 @@ async fn a_batch_too_large_is_split_and_the_answer_is_the_same() {
     assert_eq!((count(&metrics.deduplicated), count(&metrics.tokens)), (1, 5));
 }
 
+/// Nobody's second request pays for what the first one taught, and the device tries more again later.
+#[tokio::test]
+async fn after_running_out_of_memory_batches_are_smaller_for_a_while() {
+    let network = Moody { most_rows: 100, gate: None };
+    let (device, metrics) = spawn(Network::Encoder(Box::new(network)), 128);
+    let ids: Vec<u32> = (1_000..1_512).collect();
+    let expected: Vec<f32> = ids.iter().map(|&id| id as f32).collect();
+    let (failures, budget) = (|| count(&metrics.failures), || metrics.budget(DeviceName::Cpu(0)).get());
+    // 128 rows fail and are split; then batches of 64 hold.
+    assert_eq!(values(ask(&device, &ids).await).await.unwrap(), expected);
+    assert_eq!((failures(), metrics.out_of_memory(DeviceName::Cpu(0)).get(), budget()), (1, 1, 64));
+    for _ in 0..3 {
+        assert_eq!(values(ask(&device, &ids).await).await.unwrap(), expected);
+    }
+    assert_eq!((failures(), budget()), (1, 128), "32 batches held");
+    assert_eq!(values(ask(&device, &ids).await).await.unwrap(), expected);
+    assert_eq!((failures(), budget()), (2, 64));
+}
+
 #[tokio::test]
 async fn only_a_failing_row_has_no_answer_and_a_panic_is_no_end() {
     let (network, gate) = gated();
@@ -120,7 +147,7 @@ async fn only_a_failing_row_has_no_answer_and_a_panic_is_no_end() {
     assert_eq!(evil[0].as_ref().unwrap()[0], 4.0, "the good row of a request with an evil one");
     assert_eq!(evil[1].as_ref().unwrap_err().to_string(), "it panicked: an evil token");
     let told = values(refused).await.unwrap_err().to_string();
-    assert_eq!(told, "model `double` failed on the device: out of memory");
+    assert_eq!(told, "model `double` failed on the device: not this one");
     assert_eq!((count(&metrics.failures), count(&metrics.batches)), (5, 3));
 }
 
@@ -224,6 +251,52 @@ impl CausalBody for Gated {
     fn normalised(&self, states: &Tensor) -> candle_core::Result<Tensor> {
         self.network.normalised(states)
     }
+}
+
+/// A causal network that runs out of memory with any batch of several rows.
+struct Cramped(Box<dyn CausalBody>);
+
+impl CausalBody for Cramped {
+    fn context_tokens(&self) -> usize {
+        self.0.context_tokens()
+    }
+    fn no_past(&self) -> candle_core::Result<Past> {
+        self.0.no_past()
+    }
+    fn forward(&self, batch: &Packed, past: &Past) -> candle_core::Result<Tensor> {
+        if batch.lengths().len() > 1 { Err(out_of_memory()) } else { self.0.forward(batch, past) }
+    }
+    fn extend(&self, row: &Packed, past: &Past) -> candle_core::Result<(Tensor, Past)> {
+        self.0.extend(row, past)
+    }
+    fn normalised(&self, states: &Tensor) -> candle_core::Result<Tensor> {
+        self.0.normalised(states)
+    }
+}
+
+#[tokio::test]
+async fn running_out_of_memory_at_every_batch_changes_no_score() {
+    let rows: Vec<ScoredRow> = (0..9)
+        .map(|i| ScoredRow { ids: (0..6 + i).map(|place| (place * 7 + i * place) % 90).collect(), prompt_tokens: 2 })
+        .collect();
+    let CausalLm { body, head } = tiny();
+    let (device, metrics) = spawn(Network::CausalLm(CausalLm::new(Cramped(body), head)), 1_000);
+    let score = async |rows: &[ScoredRow]| {
+        let (reply, answer) = oneshot::channel();
+        let work = LogProbWork { rows: rows.to_vec(), penalty: 1.2 };
+        device.submit(Job::LogProb(Asked { model: ModelName::new(MODEL), work, reply })).await;
+        answer.await.unwrap().unwrap().into_iter().map(Result::unwrap).collect::<Vec<LogProbability>>()
+    };
+    let mut alone = Vec::new();
+    for row in rows.chunks(1) {
+        alone.extend(score(row).await);
+    }
+    assert_eq!(metrics.out_of_memory(DeviceName::Cpu(0)).get(), 0);
+    for (ours, alone) in score(&rows).await.iter().zip(&alone) {
+        assert_eq!(ours.tokens, alone.tokens);
+        assert!((ours.mean.unwrap() - alone.mean.unwrap()).abs() < 1e-5, "{ours:?} {alone:?}");
+    }
+    assert_eq!(metrics.out_of_memory(DeviceName::Cpu(0)).get(), 8, "every batch of nine rows but the single ones");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
+    budget::Budget,
     device::{DeviceThread, Job},
     metrics::Metrics,
     models::{CausalBody, Network, Packed, Past, llama_gguf::tests::tiny},
@@ -29,7 +30,7 @@ impl CausalBody for Refusing {
     }
     fn extend(&self, row: &Packed, past: &Past) -> Result<(Tensor, Past)> {
         if row.ids().contains(&REFUSE) {
-            candle_core::bail!("out of memory");
+            candle_core::bail!("not this one");
         }
         self.0.extend(row, past)
     }
@@ -43,7 +44,7 @@ fn spawn(network: CausalLm) -> (DeviceThread, Metrics) {
     let device = Device {
         name: DeviceName::Cpu(0),
         networks: [(ModelName::new(MODEL), Network::CausalLm(network))].into(),
-        batch_tokens: 100,
+        budget: Budget::new(100),
         queue_capacity: 8,
         threads: rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap(),
         metrics: metrics.clone(),
@@ -101,15 +102,15 @@ async fn a_prompt_on_which_the_device_fails_fails_alone() {
     let CausalLm { body, head } = tiny();
     let (device, _) = spawn(CausalLm::new(Refusing(body), head));
     let answer = ask(&device, &[vec![20, 21], vec![20, REFUSE], vec![20, 22]], 2, &[]).await.unwrap();
-    assert_eq!(answer[1].as_ref().unwrap_err().to_string(), "out of memory");
+    assert_eq!(answer[1].as_ref().unwrap_err().to_string(), "not this one");
     assert!(answer[0].is_ok() && answer[2].is_ok());
     let error = ask(&device, &[vec![REFUSE, 1], vec![REFUSE, 2]], 2, &[]).await.unwrap_err().to_string();
-    assert_eq!(error, "model `writer` failed on the device: out of memory");
+    assert_eq!(error, "model `writer` failed on the device: not this one");
 }
 
 #[test]
 fn the_most_probable_token_is_the_first_of_equals_and_a_number() {
-    let of = |logits: &[f32]| most_probable(&Tensor::new(logits, &CandleDevice::Cpu).unwrap());
+    let of = |logits: &[f32]| most_probable(&Tensor::new(logits, &candle_core::Device::Cpu).unwrap());
     assert_eq!(of(&[0.0, 2.0, -1.0, 2.0]).unwrap(), 1);
     assert_eq!(of(&[f32::NAN, -7.0, f32::NAN, f32::NEG_INFINITY]).unwrap(), 1);
     assert!(of(&[f32::NAN, f32::NAN]).is_err());

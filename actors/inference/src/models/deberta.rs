@@ -193,7 +193,7 @@ impl Places {
         let hidden = config.body.hidden_size;
         let shared = if config.share_att_key { Some(layer.qkv(relative)?) } else { None };
         let load = |part: Part, column: usize, name: &str| match &shared {
-            _ if !config.pos_att_type.contains(&part) => Tensor::zeros((0, hidden), relative.dtype(), vb.device()),
+            _ if !config.pos_att_type.contains(&part) => ops::no_rows(hidden, relative.dtype(), vb.device()),
             Some(qkv) => qkv.narrow(1, column * hidden, hidden)?.contiguous(),
             None => ops::linear(&candle_nn::linear(hidden, hidden, vb.pp("attention.self").pp(name))?, relative),
         };

@@ -188,7 +188,7 @@ impl CausalBody for Decoder {
 
     fn no_past(&self) -> Result<Past> {
         let words = self.words.embeddings();
-        let layer = Tensor::zeros((0, self.heads.kv_width()), words.dtype(), words.device())?;
+        let layer = ops::no_rows(self.heads.kv_width(), words.dtype(), words.device())?;
         Ok(Past { tokens: 0, layers: vec![layer; self.blocks.len()] })
     }
 

@@ -250,7 +250,7 @@ impl Body {
             window: None,
             lengths: batch.lengths(),
         };
-        let past = Tensor::zeros((0, self.heads.kv_width()), x.dtype(), &self.device)?;
+        let past = ops::no_rows(self.heads.kv_width(), x.dtype(), &self.device)?;
         self.layers.forward(x, wanted, |_, qkv| attention.forward(qkv, &past))
     }
 }

@@ -6,9 +6,12 @@
 //! quantised ones (`benches/scoring.rs` prints both). The price is four bytes a weight: 540 MB for 135 million. Tied
 //! embeddings are held once.
 
-use std::io::{Read, Seek};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Seek},
+};
 
-use candle_core::{DType, Device, Result, Tensor, quantized::gguf_file};
+use candle_core::{DType, Device, Error, Result, Tensor, quantized::gguf_file};
 use candle_nn::{Embedding, Linear, RmsNorm};
 
 use super::{
@@ -16,7 +19,13 @@ use super::{
     decoder::{Block, Decoder, FeedForward, Norm, Place, by_input},
     side_by_side,
 };
-use crate::ops::{Heads, Pairing, Rotary};
+use crate::{
+    checkpoint::of_another_network,
+    ops::{Heads, Pairing, Rotary},
+};
+
+/// The ending of tensors that old files have and no network needs: angles that are computed.
+const CONSTANT: &str = ".attn_rot_embd.weight";
 
 /// Makes the network from an open file.
 pub(crate) fn build<R: Read + Seek>(
@@ -93,11 +102,23 @@ struct Weights<'a, R> {
     reader: &'a mut R,
     dtype: DType,
     device: &'a Device,
+    /// Names of the tensors that were asked for.
+    taken: BTreeSet<String>,
 }
 
 impl<R: Read + Seek> Weights<'_, R> {
     fn get(&mut self, name: &str) -> Result<Tensor> {
+        self.taken.insert(name.to_owned());
         self.content.tensor(self.reader, name, self.device)?.dequantize(self.device)?.to_dtype(self.dtype)
+    }
+
+    /// A file with a tensor that nobody asked for is of another network: with biases, with stretched rotary embedding.
+    fn check_taken(&self) -> Result<()> {
+        let names = self.content.tensor_infos.keys().map(String::as_str);
+        let mut surplus: Vec<&str> =
+            names.filter(|name| !self.taken.contains(*name) && !name.ends_with(CONSTANT)).collect();
+        surplus.sort_unstable();
+        if surplus.is_empty() { Ok(()) } else { Err(Error::msg(of_another_network("the file's metadata", &surplus))) }
     }
 
     fn norm(&mut self, name: &str, config: &Config) -> Result<Norm> {
@@ -131,7 +152,7 @@ pub(crate) fn load<R: Read + Seek>(
     device: &Device,
 ) -> Result<CausalLm> {
     let config = Config::from_metadata(content)?;
-    let mut file = Weights { content, reader, dtype, device };
+    let mut file = Weights { content, reader, dtype, device, taken: BTreeSet::new() };
     let words = file.get("token_embd.weight")?;
     let head =
         if content.tensor_infos.contains_key("output.weight") { file.get("output.weight")? } else { words.clone() };
@@ -148,6 +169,7 @@ pub(crate) fn load<R: Read + Seek>(
         heads,
         context,
     };
+    file.check_taken()?;
     Ok(CausalLm::new(body, Linear::new(head, None)))
 }
 

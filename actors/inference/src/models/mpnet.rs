@@ -4,7 +4,7 @@
 //! Every layer adds the same learned bias to its scores, by the distance of two tokens. Only the encoder: the pooler and
 //! any head of the checkpoint are left in the file.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::Deserialize;
 
@@ -66,7 +66,7 @@ impl Mpnet {
         let learned = vb.get((BUCKETS, config.body.num_attention_heads), "encoder.relative_attention_bias.weight")?;
         let classes = Tensor::new(classes(), &Device::Cpu)?;
         let bias = learned.to_device(&Device::Cpu)?.t()?.contiguous()?.index_select(&classes, 1)?;
-        Ok(Self { body, bias: bias.flatten_all()?.to_vec1()? })
+        Ok(Self { body, bias: bias.flatten_all()?.to_dtype(DType::F32)?.to_vec1()? })
     }
 }
 

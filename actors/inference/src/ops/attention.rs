@@ -3,15 +3,18 @@
 //!
 //! On the processor the scores of a block of queries stay in the cache of the core that made them, after Dao et al.,
 //! <https://arxiv.org/abs/2205.14135>; the rows of a head are short enough that no running softmax is needed. On any
-//! other device, and as the yardstick of the tests, candle's own operations compute the same row by row.
+//! other device, in any other dtype, and as the yardstick of the tests, candle's own operations compute the same
+//! ([`portable`]).
+
+mod portable;
 
 use std::{num::NonZeroUsize, ops::Range};
 
-use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
-    contiguous,
+    contiguous, is_fused,
     matmul::{Matrix, multiply},
     vector,
 };
@@ -135,30 +138,6 @@ impl Bias<'_> {
         }
     }
 
-    /// The bias of `length` queries after `past` tokens under all `seen` keys, `[heads, length, seen]` or a shape that
-    /// broadcasts to it.
-    fn tensor(self, past: usize, length: usize, seen: usize, device: &Device) -> Result<Option<Tensor>> {
-        let distances =
-            || (past..past + length).flat_map(move |query| (0..seen).map(move |key| key as i64 - query as i64));
-        match self {
-            Self::None => Ok(None),
-            Self::Alibi { slopes } => {
-                let nearness: Vec<f32> = distances().map(|distance| -distance.abs() as f32).collect();
-                let nearness = Tensor::from_vec(nearness, (1, length, seen), device)?;
-                nearness.broadcast_mul(&Tensor::from_slice(slopes, (slopes.len(), 1, 1), device)?).map(Some)
-            }
-            Self::Table { values, reach } => {
-                let (width, reach) = (2 * reach + 1, reach as i64);
-                let heads = values.len() / width;
-                let columns: Vec<u32> =
-                    distances().map(|distance| (distance.clamp(-reach, reach) + reach) as u32).collect();
-                let columns = Tensor::from_vec(columns, length * seen, device)?;
-                let table = Tensor::from_slice(values, (heads, width), device)?;
-                table.index_select(&columns, 1)?.reshape((heads, length, seen)).map(Some)
-            }
-        }
-    }
-
     fn suits(self, heads: usize) -> bool {
         match self {
             Self::None => true,
@@ -184,59 +163,13 @@ impl Attention<'_> {
         if !self.bias.suits(self.heads.query) {
             candle_core::bail!("the bias of scores is not one for {} heads: {:?}", self.heads.query, self.bias);
         }
-        if qkv.device().is_cpu() { qkv.apply_op2_no_bwd(past, self) } else { self.portable(qkv, past) }
+        if is_fused(qkv) { qkv.apply_op2_no_bwd(past, self) } else { self.portable(qkv, past) }
     }
 
     /// The keys that the query at place `query` sees of `seen`.
     fn visible(&self, query: usize, seen: usize) -> Range<usize> {
         let first = self.window.map_or(0, |window| (query + 1).saturating_sub(window.get()));
         first..if self.causal { query + 1 } else { seen }
-    }
-
-    /// The definition, in candle's own operations.
-    fn portable(&self, qkv: &Tensor, past: &Tensor) -> Result<Tensor> {
-        let Heads { query, key, size } = self.heads;
-        let past_tokens = past.dim(0)?;
-        let mut answers = Vec::with_capacity(self.lengths.len());
-        let mut start = 0;
-        for &length in self.lengths.iter().filter(|&&length| length > 0) {
-            let row = qkv.narrow(0, start, length)?;
-            start += length;
-            let kv = row.narrow(1, query * size, self.heads.kv_width())?;
-            let kv = if past_tokens == 0 { kv } else { Tensor::cat(&[past, &kv], 0)? };
-            let seen = past_tokens + length;
-            // [heads, tokens, size], each key head repeated for its group of query heads
-            let heads_first = |t: Tensor, heads: usize, tokens: usize| {
-                t.reshape((tokens, heads, size))?.transpose(0, 1)?.contiguous()
-            };
-            let grouped = |t: Tensor| -> Result<Tensor> {
-                let t = heads_first(t.contiguous()?, key, seen)?.unsqueeze(1)?;
-                t.expand((key, query / key, seen, size))?.contiguous()?.reshape((query, seen, size))
-            };
-            let q = heads_first(row.narrow(1, 0, query * size)?.contiguous()?, query, length)?;
-            let k = grouped(kv.narrow(1, 0, key * size)?)?;
-            let v = grouped(kv.narrow(1, key * size, key * size)?)?;
-            let scores = q.matmul(&k.transpose(1, 2)?)?.to_dtype(DType::F32)?;
-            let mut scores = (scores * f64::from(self.scale))?;
-            if let Some(bias) = self.bias.tensor(past_tokens, length, seen, qkv.device())? {
-                scores = scores.broadcast_add(&bias)?;
-            }
-            if self.causal || self.window.is_some() {
-                let hidden: Vec<f32> = (past_tokens..seen)
-                    .map(|query| self.visible(query, seen))
-                    .flat_map(|visible| {
-                        (0..seen).map(move |key| if visible.contains(&key) { 0.0 } else { f32::NEG_INFINITY })
-                    })
-                    .collect();
-                scores = scores.broadcast_add(&Tensor::from_vec(hidden, (length, seen), qkv.device())?)?;
-            }
-            let answer = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?.matmul(&v)?;
-            answers.push(answer.transpose(0, 1)?.reshape((length, query * size))?);
-        }
-        if answers.is_empty() {
-            return Tensor::zeros((0, query * size), qkv.dtype(), qkv.device());
-        }
-        Tensor::cat(&answers, 0)
     }
 }
 
@@ -359,6 +292,7 @@ impl Attention<'_> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device};
     use proptest::prelude::*;
 
     use super::*;
@@ -409,7 +343,6 @@ mod tests {
         }
     }
 
-    /// Both forms take the bias and the window from the same lines; here they are counted out by hand.
     #[test]
     fn bias_and_window_are_what_they_say() {
         let slopes = [0.5, 0.25];

@@ -3,17 +3,19 @@
 //! `DisentangledSelfAttention` of transformers 4.28 computes it.
 //!
 //! On the processor a task is one head of one row: what its keys say of all relative places is computed once, and the
-//! scores of a block of queries stay in the cache of the core that made them. On any other device, and as the yardstick
-//! of the tests, candle's own operations compute the same row by row.
+//! scores of a block of queries stay in the cache of the core that made them. On any other device, in any other dtype, and as
+//! the yardstick of the tests, candle's own operations compute the same.
 
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_nn::ops::softmax_last_dim;
 use rayon::prelude::*;
 
 use super::{
     attention::Heads,
-    contiguous,
+    contiguous, is_fused,
     matmul::{Matrix, multiply},
-    vector,
+    padded::{self, Rectangle},
+    product, vector,
 };
 
 /// Queries whose scores are in hand at once.
@@ -60,11 +62,7 @@ impl Disentangled<'_> {
         if self.places.len() % 2 != 1 || self.places.len() + 1 < 2 * longest {
             candle_core::bail!("{} relative places for a row of {longest} tokens", self.places.len());
         }
-        if qkv.device().is_cpu() {
-            qkv.apply_op3_no_bwd(keys, queries, self)
-        } else {
-            self.portable(qkv, keys, queries)
-        }
+        if is_fused(qkv) { qkv.apply_op3_no_bwd(keys, queries, self) } else { self.portable(qkv, keys, queries) }
     }
 
     /// For keys `0..length` the relative place seen from `query`.
@@ -73,38 +71,74 @@ impl Disentangled<'_> {
         &self.places[own - query..own - query + length]
     }
 
-    /// The definition, in candle's own operations.
+    /// The definition, in candle's own operations; rows of nearly one length at once.
     fn portable(&self, qkv: &Tensor, keys: &Tensor, queries: &Tensor) -> Result<Tensor> {
         let Heads { query: heads, size, .. } = self.heads;
-        let width = heads * size;
-        let heads_first = |t: &Tensor| t.reshape(((), heads, size))?.transpose(0, 1)?.contiguous();
-        let mut answers = Vec::with_capacity(self.lengths.len());
-        let mut start = 0;
-        for &length in self.lengths.iter().filter(|&&length| length > 0) {
-            let row = qkv.narrow(0, start, length)?;
-            start += length;
-            let part = |column: usize| heads_first(&row.narrow(1, column * width, width)?.contiguous()?);
-            let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-            let mut scores = q.matmul(&k.transpose(1, 2)?)?.to_dtype(DType::F32)?;
-            let seen: Vec<u32> = (0..length).flat_map(|query| self.seen_from(query, length)).copied().collect();
-            let seen = Tensor::from_vec(seen, (length, length), qkv.device())?;
-            if keys.dim(0)? > 0 {
-                let said = q.matmul(&heads_first(keys)?.transpose(1, 2)?)?;
-                let index = seen.broadcast_as((heads, length, length))?.contiguous()?;
-                scores = (scores + said.gather(&index, D::Minus1)?.to_dtype(DType::F32)?)?;
-            }
-            if queries.dim(0)? > 0 {
-                let said = k.matmul(&heads_first(queries)?.transpose(1, 2)?)?;
-                let index = seen.t()?.broadcast_as((heads, length, length))?.contiguous()?;
-                scores = (scores + said.gather(&index, D::Minus1)?.transpose(1, 2)?.to_dtype(DType::F32)?)?;
-            }
-            let weights = candle_nn::ops::softmax(&(scores * f64::from(self.scale))?, D::Minus1)?;
-            answers.push(weights.to_dtype(v.dtype())?.matmul(&v)?.transpose(0, 1)?.reshape((length, width))?);
+        let rectangles = padded::rectangles(self.lengths);
+        if rectangles.is_empty() {
+            return padded::no_rows(heads * size, qkv.dtype(), qkv.device());
         }
-        if answers.is_empty() {
-            return Tensor::zeros((0, width), qkv.dtype(), qkv.device());
+        // [heads, size, places]
+        let of_places = |t: &Tensor| match t.dim(0)? {
+            0 => Ok::<_, candle_core::Error>(None),
+            places => t.reshape((places, heads, size))?.permute((1, 2, 0))?.contiguous().map(Some),
+        };
+        let (keys, queries) = (of_places(keys)?, of_places(queries)?);
+        let places = Tensor::new(self.places, qkv.device())?;
+        let computed = rectangles
+            .iter()
+            .map(|rectangle| self.rectangle(rectangle, &rectangle.take(qkv)?, keys.as_ref(), queries.as_ref(), &places))
+            .collect::<Result<Vec<_>>>()?;
+        padded::packed(&rectangles, &computed)
+    }
+
+    /// `[rows · length, query | key | value]` to `[rows · length, heads · size]`; `places` are [`Disentangled::places`] on the
+    /// device.
+    fn rectangle(
+        &self,
+        rectangle: &Rectangle,
+        qkv: &Tensor,
+        keys: Option<&Tensor>,
+        queries: Option<&Tensor>,
+        places: &Tensor,
+    ) -> Result<Tensor> {
+        let Heads { query: heads, size, .. } = self.heads;
+        let (rows, length) = (rectangle.rows(), rectangle.length());
+        let whole = qkv.reshape((rows, length, 3 * heads, size))?;
+        // [heads, rows, length, size]
+        let part = |column: usize| whole.narrow(2, column * heads, heads)?.permute((2, 0, 1, 3))?.contiguous();
+        let scale = f64::from(self.scale);
+        let (q, k, v) = ((part(0)? * scale)?, part(1)?, part(2)?.reshape((heads * rows, length, size))?);
+        let shape = (heads, rows, length, length);
+
+        let (below, each) = ((heads, rows * length, size), (heads * rows, length, size));
+        let scores = product(&q.reshape(each)?, &k.reshape(each)?.t()?)?;
+        let mut scores = scores.to_dtype(DType::F32)?.reshape(shape)?;
+        // The row of the relative place of each key, the other axis, as seen from each query.
+        let seen = {
+            let tokens = Tensor::arange(0.0, length as f32, qkv.device())?;
+            let (of_queries, of_keys) = (tokens.reshape((length, 1))?, tokens.reshape((1, length))?);
+            let own = (self.places.len() / 2) as f64;
+            let distances = (of_keys.broadcast_sub(&of_queries)? + own)?.to_dtype(DType::U32)?;
+            places.index_select(&distances.flatten_all()?, 0)?.reshape((length, length))?
+        };
+        let picked = |said: Tensor, seen: Tensor| {
+            let said = said.reshape((heads, rows, length, said.dim(2)?))?;
+            said.gather(&seen.broadcast_as(shape)?.contiguous()?, 3)?.to_dtype(DType::F32)
+        };
+        if let Some(keys) = keys {
+            scores = (scores + picked(product(&q.reshape(below)?, keys)?, seen.clone())?)?;
         }
-        Tensor::cat(&answers, 0)
+        if let Some(queries) = queries {
+            let scaled = (k * scale)?.reshape(below)?;
+            scores = (scores + picked(product(&scaled, queries)?, seen.t()?)?.transpose(2, 3)?)?;
+        }
+        if let Some(hidden) = rectangle.hidden(0, qkv.device())? {
+            scores = scores.broadcast_add(&hidden)?;
+        }
+        let weights = softmax_last_dim(&scores)?.to_dtype(v.dtype())?.reshape((heads * rows, length, length))?;
+        let answer = product(&weights, &v)?.reshape((heads, rows, length, size))?.permute((1, 2, 0, 3))?;
+        answer.contiguous()?.reshape((rows * length, heads * size))
     }
 }
 

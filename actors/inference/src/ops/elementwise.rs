@@ -1,4 +1,4 @@
-//! Elementwise operations over tensors: ours on the processor, candle's own on any other device.
+//! Elementwise operations over tensors: ours for f32 on the processor, candle's own for anything else.
 //!
 //! candle adds on a pool of its own whose threads spin for each other at every operation; these use the threads that the
 //! products use.
@@ -7,14 +7,14 @@ use candle_core::{CpuStorage, CustomOp1, InplaceOp1, InplaceOp2, Layout, Result,
 use candle_nn::Linear;
 use rayon::prelude::*;
 
-use super::{contiguous, vector};
+use super::{contiguous, is_fused, product, vector};
 
 /// Values one thread takes at a time: 64 KiB, well inside a core's cache.
 const CHUNK_VALUES: usize = 16 * 1024;
 
 /// Exact gelu. Consumes `x`: on the processor its memory becomes the answer.
 pub(crate) fn gelu(x: Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !is_fused(&x) {
         return x.gelu_erf();
     }
     x.inplace_op1(&Each(vector::gelu_in_place))?;
@@ -23,7 +23,7 @@ pub(crate) fn gelu(x: Tensor) -> Result<Tensor> {
 
 /// The hyperbolic approximation of gelu. Consumes `x`, as [`gelu`] does.
 pub(crate) fn gelu_new(x: Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !is_fused(&x) {
         return x.gelu();
     }
     x.inplace_op1(&Each(vector::gelu_new_in_place))?;
@@ -32,7 +32,7 @@ pub(crate) fn gelu_new(x: Tensor) -> Result<Tensor> {
 
 /// `[tokens, 2 · width]`, gate in the first half and up in the second, to `silu(gate) · up`: `[tokens, width]`.
 pub(crate) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
-    if gate_up.device().is_cpu() {
+    if is_fused(gate_up) {
         return gate_up.apply_op1_no_bwd(&SwiGlu);
     }
     let halves = gate_up.chunk(2, 1)?;
@@ -42,7 +42,7 @@ pub(crate) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
 /// `x + y`, where `y` is of `x`'s shape or one row for all of its rows. Consumes `x`: on the processor its memory becomes
 /// the answer.
 pub(crate) fn add(x: Tensor, y: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !is_fused(&x) {
         return x.broadcast_add(y);
     }
     x.inplace_op2(y, &Add)?;
@@ -51,7 +51,7 @@ pub(crate) fn add(x: Tensor, y: &Tensor) -> Result<Tensor> {
 
 /// `x · weightᵀ + bias`, `[tokens, in]` to `[tokens, out]`.
 pub(crate) fn linear(layer: &Linear, x: &Tensor) -> Result<Tensor> {
-    let product = x.matmul(&layer.weight().t()?)?;
+    let product = product(x, &layer.weight().t()?)?;
     match layer.bias() {
         Some(bias) => add(product, bias),
         None => Ok(product),

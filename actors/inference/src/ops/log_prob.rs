@@ -1,9 +1,9 @@
 //! Log-probabilities of given tokens under rows of logits, with the repetition penalty of the reference.
 
-use candle_core::{Device, Result, Storage, Tensor};
+use candle_core::{D, DType, Result, Storage, Tensor};
 use rayon::prelude::*;
 
-use super::{contiguous, vector};
+use super::{contiguous, is_fused, vector};
 
 /// What is asked of one row of logits.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Target<'a> {
 ///
 /// The logit of a token that stands `count` times among the repeated ones is divided by `penalty^count`, or multiplied
 /// when negative (Keskar et al., <https://arxiv.org/abs/1909.05858>, per count as in openvalidators `reward/dpo.py`).
-/// Only the logits of repeated tokens are touched. The penalty may overflow to a log-probability of -inf.
+/// Only the logits of repeated tokens are touched, and one number a row leaves the device. The penalty may overflow to a log-probability of -inf.
 pub(crate) fn log_probabilities(logits: &Tensor, targets: &[Target<'_>], penalty: f32) -> Result<Vec<f32>> {
     let (rows, vocabulary) = logits.dims2()?;
     if rows != targets.len() {
@@ -30,7 +30,10 @@ pub(crate) fn log_probabilities(logits: &Tensor, targets: &[Target<'_>], penalty
     if targets.iter().any(outside) {
         candle_core::bail!("a token lies outside the vocabulary of {vocabulary}");
     }
-    let logits = logits.to_device(&Device::Cpu)?.contiguous()?;
+    if !is_fused(logits) {
+        return portable(logits, targets, penalty);
+    }
+    let logits = logits.contiguous()?;
     let (storage, layout) = logits.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { candle_core::bail!("logits are not on the processor") };
     let logits = contiguous(storage, layout)?;
@@ -42,6 +45,42 @@ pub(crate) fn log_probabilities(logits: &Tensor, targets: &[Target<'_>], penalty
             |penalised, (row, target)| penalised.log_probability(row, target, penalty),
         )
         .collect())
+}
+
+/// The same in candle's own operations, in f32.
+fn portable(logits: &Tensor, targets: &[Target<'_>], penalty: f32) -> Result<Vec<f32>> {
+    let (rows, vocabulary) = logits.dims2()?;
+    let device = logits.device();
+    let mut logits = logits.to_dtype(DType::F32)?;
+    let penalised = penalties(targets, vocabulary, penalty);
+    let most = penalised.iter().map(Vec::len).max().unwrap_or(0);
+    if most > 0 && penalty != 1.0 {
+        // Rows with fewer of them repeat their first, to the same effect; those with none leave the first logit as it is.
+        let filled = penalised.iter().flat_map(|row| {
+            let filling = row.first().copied().unwrap_or((0, 1.0));
+            row.iter().copied().chain(std::iter::repeat(filling)).take(most)
+        });
+        let (ids, factors): (Vec<u32>, Vec<f32>) = filled.unzip();
+        let (ids, factors) =
+            (Tensor::from_vec(ids, (rows, most), device)?, Tensor::from_vec(factors, (rows, most), device)?);
+        let found = logits.gather(&ids, 1)?;
+        let penalised = found.lt(0_f32)?.where_cond(&(&found * &factors)?, &(&found / &factors)?)?;
+        logits = logits.scatter(&ids, &penalised, 1)?;
+    }
+    let wanted: Vec<u32> = targets.iter().map(|target| target.token).collect();
+    let wanted = logits.gather(&Tensor::from_vec(wanted, (rows, 1), device)?, 1)?.squeeze(1)?;
+    (wanted - logits.log_sum_exp(D::Minus1)?)?.to_vec1()
+}
+
+/// For each target the tokens to be penalised, each once, and what divides their logits.
+fn penalties(targets: &[Target<'_>], vocabulary: usize, penalty: f32) -> Vec<Vec<(u32, f32)>> {
+    let mut counts = vec![0_u32; vocabulary];
+    let of_one = |target: &Target<'_>| {
+        target.repeated.iter().for_each(|&id| counts[id as usize] += 1);
+        let counted = target.repeated.iter().map(|&id| (id, std::mem::take(&mut counts[id as usize])));
+        counted.filter(|(_, count)| *count > 0).map(|(id, count)| (id, penalty.powf(count as f32))).collect()
+    };
+    targets.iter().map(of_one).collect()
 }
 
 /// Memory that one thread uses again for each of its rows.
@@ -75,6 +114,7 @@ impl Penalised {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
     use proptest::prelude::*;
 
     use super::*;
@@ -96,14 +136,18 @@ mod tests {
             rows in prop::collection::vec(prop::collection::vec(-8.0_f32..8.0, 19), 1..6),
             repeated in prop::collection::vec(0_u32..19, 0..12),
             token in 0_u32..19,
-            penalty in 1.0_f32..1.5,
+            penalty in prop_oneof![Just(1.0_f32), 1.0_f32..1.5],
         ) {
-            let targets: Vec<_> = rows.iter().map(|_| Target { token, repeated: &repeated }).collect();
+            // As in a completion: each row repeats one token more than the one before it.
+            let targets: Vec<_> = (0..rows.len())
+                .map(|row| Target { token, repeated: &repeated[..(row * 3).min(repeated.len())] })
+                .collect();
             let logits = Tensor::new(rows.clone(), &Device::Cpu).unwrap();
-            let ours = log_probabilities(&logits, &targets, penalty).unwrap();
-            for ((ours, row), target) in ours.iter().zip(&rows).zip(&targets) {
-                let expected = naive(row, target, penalty);
-                prop_assert!((f64::from(*ours) - expected).abs() < 1e-5 + 1e-5 * expected.abs());
+            for ours in [log_probabilities(&logits, &targets, penalty), portable(&logits, &targets, penalty)] {
+                for ((ours, row), target) in ours.unwrap().iter().zip(&rows).zip(&targets) {
+                    let expected = naive(row, target, penalty);
+                    prop_assert!((f64::from(*ours) - expected).abs() < 1e-5 + 1e-5 * expected.abs());
+                }
             }
         }
     }
@@ -112,8 +156,10 @@ mod tests {
     fn a_penalty_without_bound_overflows_to_minus_infinity() {
         let logits = Tensor::new(&[[-1.0_f32, 2.0, 0.0]], &Device::Cpu).unwrap();
         let repeated = vec![0; 2_000];
-        let ours = log_probabilities(&logits, &[Target { token: 0, repeated: &repeated }], 1.2).unwrap();
-        assert_eq!(ours, [f32::NEG_INFINITY]);
+        let target = [Target { token: 0, repeated: &repeated }];
+        for ours in [log_probabilities(&logits, &target, 1.2), portable(&logits, &target, 1.2)] {
+            assert_eq!(ours.unwrap(), [f32::NEG_INFINITY]);
+        }
     }
 
     #[test]

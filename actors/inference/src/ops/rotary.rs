@@ -1,7 +1,10 @@
 //! Rotary position embedding: Su et al., <https://arxiv.org/abs/2104.09864>.
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
+use candle_nn::rotary_emb::{rope, rope_i};
 use rayon::prelude::*;
+
+use super::is_fused;
 
 /// Which values of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,35 +69,30 @@ impl Rotary {
         if let Some(beyond) = positions.iter().find(|&&position| position as usize >= known) {
             candle_core::bail!("position {beyond} is beyond the {known} the model was loaded for");
         }
-        if x.device().is_cpu() {
+        if is_fused(&x) {
             x.inplace_op1(&Rotate { angles: self, heads, positions })?;
             return Ok(x);
         }
         self.portable(&x, heads, positions)
     }
 
-    /// The definition, in candle's own operations.
+    /// The same in candle's own operations.
     fn portable(&self, x: &Tensor, heads: usize, positions: &[u32]) -> Result<Tensor> {
         let (tokens, width) = x.dims2()?;
         let positions = Tensor::new(positions, x.device())?;
-        // [tokens, 1, pairs, 1], or with the last two exchanged: the axis of the two values of a pair has length 1.
-        let (pair, shape) = match self.pairing {
-            Pairing::Interleaved => (3, (tokens, heads, self.pairs, 2)),
-            Pairing::Halves => (2, (tokens, heads, 2, self.pairs)),
-        };
-        let of_tokens =
-            |table: &Tensor| table.index_select(&positions, 0)?.to_dtype(x.dtype())?.unsqueeze(1)?.unsqueeze(pair);
+        let of_tokens = |table: &Tensor| table.index_select(&positions, 0)?.to_dtype(x.dtype())?.unsqueeze(1);
         let (cos, sin) = (of_tokens(&self.cos)?, of_tokens(&self.sin)?);
-        let all = x.narrow(1, 0, heads * self.size)?.reshape((tokens, heads, self.size))?;
-        let rotated = 2 * self.pairs;
-        let pairs = all.narrow(2, 0, rotated)?.reshape(shape)?;
-        let (a, b) = (pairs.narrow(pair, 0, 1)?, pairs.narrow(pair, 1, 1)?);
-        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-        let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
-        let turned = Tensor::cat(&[first, second], pair)?.reshape((tokens, heads, rotated))?;
-        let still = all.narrow(2, rotated, self.size - rotated)?;
-        let heads_turned = Tensor::cat(&[turned, still], 2)?.reshape((tokens, heads * self.size))?;
-        Tensor::cat(&[heads_turned, x.narrow(1, heads * self.size, width - heads * self.size)?], 1)
+        let all = x.narrow(1, 0, heads * self.size)?.reshape((tokens, heads, 1, self.size))?;
+        // Each token as a batch of one place, which has sines and cosines of its own.
+        let turned = all.narrow(3, 0, 2 * self.pairs)?.contiguous()?;
+        let turned = match self.pairing {
+            Pairing::Interleaved => rope_i(&turned, &cos, &sin)?,
+            Pairing::Halves => rope(&turned, &cos, &sin)?,
+        };
+        let still = all.narrow(3, 2 * self.pairs, self.size - 2 * self.pairs)?;
+        let turned = if still.elem_count() == 0 { turned } else { Tensor::cat(&[turned, still], 3)? };
+        let rest = x.narrow(1, heads * self.size, width - heads * self.size)?;
+        Tensor::cat(&[turned.reshape((tokens, heads * self.size))?, rest], 1)
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::models::llama_gguf::tests::tiny;
 
 fn score_together(model: &CausalLm, rows: &[ScoredRow], penalty: f32) -> Vec<LogProbability> {
-    let prefix = shared(model, rows).unwrap();
+    let prefix = shared(model, rows, common_tokens(rows)).unwrap();
     score(&prefix, model, &rows.iter().collect::<Vec<_>>(), penalty).unwrap()
 }
 
@@ -68,7 +68,7 @@ fn a_completion_that_is_a_prefix_of_the_others_is_scored_from_the_shared_part() 
     let model = tiny();
     let row = |ids: &[u32]| ScoredRow { ids: ids.to_vec(), prompt_tokens: 2 };
     let rows = [row(&[5, 6, 7, 8]), row(&[5, 6, 7, 8, 9]), row(&[5, 6, 7, 8, 3, 3])];
-    let prefix = shared(&model, &rows).unwrap();
+    let prefix = shared(&model, &rows, common_tokens(&rows)).unwrap();
     assert_eq!(prefix.tokens(), 4);
     for (row, shared) in rows.iter().zip(score_together(&model, &rows, 1.2)) {
         let book = by_the_book(&model, row, 1.2);

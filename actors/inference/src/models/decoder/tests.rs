@@ -70,7 +70,7 @@ impl Fixture {
                     continue;
                 }
                 let score = |rows: &[ScoredRow]| -> Vec<f32> {
-                    let prefix = scoring::shared(&model, rows).unwrap();
+                    let prefix = scoring::shared(&model, rows, scoring::common_tokens(rows)).unwrap();
                     let scores = scoring::score(&prefix, &model, &rows.iter().collect::<Vec<_>>(), penalty).unwrap();
                     scores.into_iter().map(|score| score.mean.unwrap_or(FLOOR)).collect()
                 };

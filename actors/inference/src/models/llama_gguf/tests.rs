@@ -223,3 +223,17 @@ fn greedy_continuation_of_the_capital_of_france_is_paris() {
     let continuation = tokenizer.decode(&ids[5..]).unwrap();
     assert!(continuation.starts_with(" Paris"), "{continuation:?}");
 }
+
+/// As of safetensors: what the network has no use for says that it is another.
+#[test]
+fn a_file_of_more_layers_than_its_metadata_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    write_tiny(&path);
+    let mut file = File::open(&path).unwrap();
+    let mut content = gguf_file::Content::read(&mut file).unwrap();
+    content.metadata.insert("llama.block_count".into(), Value::U32(1));
+    let error = load(&content, &mut file, DType::F32, &Device::Cpu).err().unwrap().to_string();
+    assert!(error.contains("the file's metadata") && error.contains("no tensor `blk.1.attn_k.weight`"), "{error}");
+    assert!(error.contains("and 4 more"), "{error}");
+}
