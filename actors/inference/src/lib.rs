@@ -28,6 +28,8 @@ mod metrics;
 pub mod models;
 mod ops;
 mod placement;
+#[cfg(test)]
+mod precision;
 mod prefix;
 mod remote;
 mod scoring;

@@ -58,7 +58,8 @@ impl DeviceName {
         if !candle_core::utils::cuda_is_available() {
             return Err(StartError::NotBuiltFor(self));
         }
-        CandleDevice::new_cuda(number).map_err(|error| StartError::NoGpu { device: self, reason: reason(&error) })
+        CandleDevice::new_cuda(number)
+            .map_err(|error| StartError::NoGpu { device: self, reason: in_words(reason(&error)) })
     }
 }
 
@@ -98,6 +99,23 @@ impl fmt::Display for DeviceName {
             Self::Cpu(number) => write!(f, "cpu:{number}"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
         }
+    }
+}
+
+/// What CUDA's driver says when a device is opened, in words where its code is not enough.
+fn in_words(said: String) -> String {
+    const CODES: [(&str, &str); 4] = [
+        ("CUDA_ERROR_NO_DEVICE", "the driver finds no NVIDIA GPU on this machine"),
+        ("CUDA_ERROR_INVALID_DEVICE", "the driver has no GPU of this number"),
+        ("CUDA_ERROR_INSUFFICIENT_DRIVER", "the driver is older than the CUDA this program was built with"),
+        (
+            "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+            "the driver is older than the compiler that made this program's kernels",
+        ),
+    ];
+    match CODES.iter().find(|(code, _)| said.contains(code)) {
+        Some((code, words)) => format!("{words} ({code})"),
+        None => said,
     }
 }
 
@@ -189,6 +207,13 @@ mod tests {
         );
         let error = serde_json::from_str::<Config>(r#"{"dtype": "f64"}"#).unwrap_err().to_string();
         assert!(error.contains("f64") && error.contains("`bf16`"), "{error}");
+    }
+
+    #[test]
+    fn a_driver_is_understood_where_its_code_is_known() {
+        let said = "DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device is detected\")".to_owned();
+        assert_eq!(in_words(said), "the driver finds no NVIDIA GPU on this machine (CUDA_ERROR_NO_DEVICE)");
+        assert_eq!(in_words("no such kernel".to_owned()), "no such kernel");
     }
 
     #[test]
