@@ -10,7 +10,7 @@ random weights and a step of random words. One JSON line is printed for each mea
 
 Needs torch, torchmetrics, safetensors, tokenizers and transformers 4.28 (what the reference was written for).
 """
-import json, os, resource, sys, time, types
+import gc, json, os, resource, sys, time, types
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -211,14 +211,15 @@ def onnx(model, inputs, part):
     try:
         import onnxruntime
         names = ["input_ids", "attention_mask"]
+        network = Outputs(model).eval()
         axes = {name: {0: "rows", 1: "tokens"} for name in names}
-        torch.onnx.export(Outputs(model), tuple(inputs[name] for name in names), path, input_names=names,
+        torch.onnx.export(network, tuple(inputs[name] for name in names), path, input_names=names,
                           output_names=["output"], dynamic_axes=axes, opset_version=17, dynamo=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = WORK["threads"]
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         run = lambda inputs: torch.from_numpy(session.run(None, {name: inputs[name].numpy() for name in names})[0])
-        ours, theirs = run(inputs), Outputs(model)(*(inputs[name] for name in names))
+        ours, theirs = run(inputs), network(*(inputs[name] for name in names))
         apart = (ours - theirs).abs().max().item()
         if apart > 1e-3:
             raise ValueError(f"its answers are {apart:.1e} from torch's")
@@ -243,3 +244,4 @@ if __name__ == "__main__":
     print(json.dumps({"note": f"torch {torch.__version__}, transformers {transformers.__version__}"}), flush=True)
     for part in WORK["parts"]:
         globals()[part]()
+        gc.collect()

@@ -164,6 +164,7 @@ async fn run(options: &Options) {
                     }
                 }
             }
+            assert_eq!(apart.len(), parts.len(), "the other side did not say its numbers for every part");
         }
         _ => println!("Without --python and --reference there is nobody to compare with.\n"),
     }

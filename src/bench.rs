@@ -204,7 +204,9 @@ impl Bench<'_> {
     pub async fn start(&self, parts: &[Part]) -> anyhow::Result<Running> {
         let source = |role: &&str| ModelSource { name: ModelName::new(role), directory: self.folder.join(role) };
         let sources: Vec<ModelSource> = parts.iter().flat_map(|part| part.roles()).map(source).collect();
-        let (settings, clock) = (self.config.inference.clone(), self.clock.clone());
+        let (mut settings, clock) = (self.config.inference.clone(), self.clock.clone());
+        // Models of the operator's own are not here.
+        settings.placement.retain(|model, _| sources.iter().any(|source| source.name == *model));
         let metrics = inference::Metrics::new(&Registry::new())?;
         let load = {
             let metrics = metrics.clone();

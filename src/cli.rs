@@ -205,7 +205,8 @@ pub enum Benchmark {
   openvalidators bench scoring --tiny                              does it work here? a few seconds
   openvalidators bench scoring --base                              two cores and 8 GB: some ten minutes
   openvalidators bench scoring --base --ours --only dpo,nsfw       two of the models, and only our order of work
-  openvalidators bench scoring --device cuda:0 --dtype bf16        the full stack on a GPU of 40 GB or more
+  openvalidators bench scoring --device cuda:0 --dtype bf16 --set inference.batch_tokens=16384
+                                                                   the full stack on a GPU of 40 GB or more
 
 The columns: `ratio` is to the order of work of openvalidators 1.2.0, which computes completion by completion; `of the peak`
 is the share of what a bare matrix product reaches on this device (--peak-tflops states another). The full stack is GPT-J-6B,

@@ -38,7 +38,12 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
-    logging::start(&parsed.cli.log, parsed.cli.log_json)?;
+    let mut log = parsed.cli.log.clone();
+    if matches!(parsed.cli.command, Task::Bench(_)) {
+        // It warns of random weights, which are what was asked for here.
+        log += ",openvalidators_inference::catalogue=error";
+    }
+    logging::start(&log, parsed.cli.log_json)?;
     match &parsed.cli.command {
         Task::Models(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;

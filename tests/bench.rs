@@ -24,7 +24,9 @@ fn a_tiny_stack_is_measured_in_every_order_and_batches_equal_single_rows() {
             let line = lines.iter().find(|line| line["what"] == part && line["how"] == order).unwrap();
             line["tokens"].as_f64().unwrap()
         });
-        assert_eq!(tokens[0], tokens[1], "{part}: the same rows, together");
+        // A marker before each prompt is all that rows share in a batch.
+        let apart = tokens[0] - tokens[1];
+        assert!((0.0..6.0).contains(&apart), "{part}: the same rows, together: {tokens:?}");
         let shares = !matches!(part, "rlhf" | "nsfw");
         assert!(if shares { tokens[2] < tokens[0] } else { tokens[2] == tokens[0] }, "{part}: {tokens:?}");
     }
@@ -32,10 +34,10 @@ fn a_tiny_stack_is_measured_in_every_order_and_batches_equal_single_rows() {
 
 #[test]
 fn the_table_names_what_was_asked_for_and_nothing_else() {
-    let run = output(&["bench", "scoring", "--tiny", "--only", "nsfw,rlhf", "--ours"]);
+    let run = output(&["bench", "scoring", "--tiny", "--only", "nsfw,rlhf", "--ours", "--peak-tflops", "0.1"]);
     assert!(run.status.success(), "{}", stderr(&run));
     let said = String::from_utf8(run.stdout).unwrap();
     let whats: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next()).collect();
     assert_eq!(whats, ["what", "nsfw", "rlhf", "whole stack"], "{said}");
-    assert!(said.contains("steps an hour"), "{said}");
+    assert!(said.contains("steps an hour") && said.contains("products: 100 GFLOP/s"), "{said}");
 }

@@ -59,7 +59,11 @@ pub fn markdown(lines: &[Line], peak: f64) -> String {
         let Spent { wall_seconds: wall, processor_seconds: processor, peak_mib } = *spent;
         let ratio = match lines.iter().find(|first| first.what == *what) {
             Some(first) if first.how != *how => {
-                format!("{:.2} / {:.2}", first.spent.wall_seconds / wall, first.spent.processor_seconds / processor)
+                format!(
+                    "{} / {}",
+                    times(first.spent.wall_seconds, wall),
+                    times(first.spent.processor_seconds, processor)
+                )
             }
             _ => "1".to_owned(),
         };
@@ -75,6 +79,11 @@ pub fn markdown(lines: &[Line], peak: f64) -> String {
         );
     }
     table
+}
+
+/// How many times as long; processor time counts in steps of 10 ms, and a shorter piece of work has none.
+fn times(first: f64, this: f64) -> String {
+    if this > 0.0 { format!("{:.2}", first / this) } else { "–".to_owned() }
 }
 
 fn seconds(seconds: f64) -> String {
@@ -103,6 +112,7 @@ mod tests {
         let rows: Vec<&str> = table.lines().skip(2).collect();
         assert_eq!(rows[2], "| a | fast | 500.0 ms | 4.00 s | 16.00 / 3.00 | 200 | 10 | 10 % | 12 MiB |");
         assert!(rows[0].contains("| 1 |") && rows[1].contains("| 1 |"), "{table}");
+        assert_eq!(times(1.0, 0.0), "–");
         let sum = Line::sum("both", "fast", lines[1..].iter());
         assert_eq!((sum.spent.wall_seconds, sum.operations), (1.5, 1e10));
     }

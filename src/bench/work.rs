@@ -91,10 +91,13 @@ impl Step {
         Self { prompt: self.prompt.clone(), completions, ..*self }
     }
 
-    /// The prompt with another first word for each completion: rows behind it share nothing.
+    /// The prompt with its words moved round, by another count for each completion: rows behind it share nothing, nor do
+    /// their windows.
     fn own_prompt(&self, completion: usize) -> Arc<str> {
-        let rest = self.prompt.split_once(' ').map_or("", |(_, rest)| rest);
-        format!("{} {rest}", word(completion)).into()
+        let mut words: Vec<&str> = self.prompt.split_whitespace().collect();
+        let count = words.len().max(1);
+        words.rotate_left((completion + 1) % count);
+        format!("{}\n", words.join(" ")).into()
     }
 }
 
@@ -144,9 +147,14 @@ impl Part {
         match self {
             Self::Dpo if repeats => vec![Load::after(0, prompt + own, prompt + own - 1).times(count)],
             Self::Dpo => vec![Load::after(0, prompt, 0).and(Load::after(prompt, own, own).times(count))],
-            Self::Reciprocate if repeats => vec![Load::after(0, prompt + own + 5, 0).times(count)],
             Self::Reciprocate => {
-                vec![Load::after(0, prompt + 3, 0).and(Load::after(prompt + 3, own + 2, 0).times(count))]
+                // Of five markers one stands before the prompt: even prompts that differ share it in a batch.
+                let shared = match order {
+                    Order::OneByOne | Order::Alone => return vec![Load::after(0, prompt + own + 5, 0).times(count)],
+                    Order::Batched => 1,
+                    Order::Shared => prompt + 3,
+                };
+                vec![Load::after(0, shared, 0).and(Load::after(shared, prompt + own + 5 - shared, 0).times(count))]
             }
             Self::Rlhf => vec![Load::row(prompt + own + 3).times(count)],
             Self::Nsfw => vec![windows(own, limits[0]).times(count)],
@@ -186,7 +194,7 @@ fn log_probs(step: &Step, order: Order) -> Vec<Ask> {
         let model = ModelName::new("dpo");
         Ask::LogProb(LogProb { model, prompt, completions, repetition_penalty: 1.2 })
     };
-    // Without a prompt every position is judged, as in the reference; another first word leaves nothing to share.
+    // Without a prompt every position is judged, as in the reference.
     let whole =
         |(i, completion): (usize, &Arc<str>)| -> Arc<str> { format!("{}{completion}", step.own_prompt(i)).into() };
     let whole = step.completions.iter().enumerate().map(whole);

@@ -33,7 +33,8 @@ pub struct ModelSource {
     /// How requests call it.
     pub name: ModelName,
     /// A folder with one `*.gguf` file, or with `config.json`, `tokenizer.json` and tensors: `model.safetensors`,
-    /// `pytorch_model.bin`, either in shards with an index, or `hf_ckpt.pt`.
+    /// `pytorch_model.bin`, either in shards with an index, or `hf_ckpt.pt`; or `random.json` for random ones
+    /// ([`crate::synthetic`]).
     pub directory: PathBuf,
 }
 

@@ -10,7 +10,7 @@ const PROCESSOR: [[usize; 3]; 3] = [[2048, 768, 768], [2048, 768, 3072], [2048, 
 const GPU: [[usize; 3]; 2] = [[8192, 4096, 16384], [8192, 8192, 8192]];
 
 /// How often each is computed.
-const TIMES: usize = 8;
+const TIMES: usize = 5;
 
 /// Operations a second, multiplications and additions counted apart, of the fastest of some bare products on the device, in
 /// the numbers and with the threads of `config`.

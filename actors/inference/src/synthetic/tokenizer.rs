@@ -7,9 +7,6 @@ use super::word;
 /// Ids that are no words of [`word`]: the special tokens of any architecture.
 pub(super) const RESERVED: usize = 8;
 
-/// Where the tokenizer of a model that says nothing cuts.
-const UNLIMITED: f64 = 1e30;
-
 /// `tokenizer.json` and `tokenizer_config.json` for the network of `config`: words as in [`word`], the special tokens of
 /// its kind, and ids up to its `vocab_size`.
 pub(super) fn files(config: &Value) -> (Value, Value) {
@@ -46,11 +43,13 @@ pub(super) fn files(config: &Value) -> (Value, Value) {
         "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": around, "decoder": null,
         "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": unknown },
     });
-    let limit = max_tokens(config).map_or(UNLIMITED, |tokens| tokens as f64);
     let mut names = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit, "unk_token": unknown,
+        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": unknown,
         "model_input_names": ["input_ids", "attention_mask"],
     });
+    if let Some(tokens) = max_tokens(config) {
+        names["model_max_length"] = tokens.into();
+    }
     for (key, token) in match kind {
         "bert" | "deberta-v2" => [("pad_token", "[PAD]"), ("cls_token", "[CLS]"), ("sep_token", "[SEP]")],
         "mpnet" | "roberta" => [("pad_token", "<pad>"), ("cls_token", "<s>"), ("sep_token", "</s>")],
