@@ -113,3 +113,21 @@ fn chosen(names: &[String], config: &Config, hub: &Hub) -> anyhow::Result<Vec<Mo
     names.iter().try_for_each(|name| hub.entry(name).map(drop))?;
     Ok(names.iter().map(|name| ModelName::new(name)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::profiles::Profile;
+
+    #[test]
+    fn a_model_that_nobody_asks_for_is_placed_nowhere() {
+        let hub = Hub::new(&Config::default().models, SystemClock::shared()).unwrap();
+        let mut config = Config::of_profile(Profile::Full).unwrap();
+        let placed = |config: &Config| config.inference.placement.keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(placed(&config), ["btlm-3b-8k-base", "gpt-j_rm_format-oa"]);
+        config.rewards.weights.insert("reciprocate_reward_model".into(), 0.0);
+        config.inference.placement.insert(ModelName::new("btlm-3b-8k-bose"), Default::default());
+        place_only_used(&mut config, &hub);
+        assert_eq!(placed(&config), ["btlm-3b-8k-base", "btlm-3b-8k-bose"], "a slip of the pen is still refused");
+    }
+}

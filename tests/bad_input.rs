@@ -78,12 +78,13 @@ fn corpus() {
 fn models_that_are_missing_or_damaged() {
     let (state, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let folder = format!("models.folder={:?}", cache.path());
-    let offline = ["--set", &folder, "--set", "models.offline=true"];
-    run_in(state.path(), &offline, &["all-MiniLM-L6-v2", "models fetch"]);
-    let model = cache.path().join("all-MiniLM-L6-v2");
-    std::fs::create_dir_all(&model).unwrap();
-    std::fs::write(model.join("model.safetensors"), b"not a model").unwrap();
-    run_in(state.path(), &offline, &["model.safetensors"]);
+    let hub = format!("models.hugging_face_cache={:?}", cache.path().join("hub"));
+    let offline = ["--set", &folder, "--set", &hub, "--set", "models.offline=true"];
+    run_in(state.path(), &offline, &["SmolLM2-135M-Instruct", "models fetch"]);
+    let file = cache.path().join("SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, b"not a model").unwrap();
+    run_in(state.path(), &offline, &[file.to_str().unwrap(), "found a file of 11 bytes"]);
     run_in(state.path(), &["--set", "rewards.dpo.model=other"], &["rewards.dpo.model", "SmolLM2-135M-Instruct"]);
 }
 

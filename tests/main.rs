@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_miners;
 mod bench;
 mod decides;
+mod models;
 mod network;
 mod program;
 mod resume;

@@ -41,7 +41,9 @@ pub fn binary() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OPENVALIDATORS_SET__")) {
         command.env_remove(name);
     }
-    command.env_remove("OPENVALIDATORS_CONFIG").env_remove("OPENVALIDATORS_LOG");
+    for name in ["OPENVALIDATORS_CONFIG", "OPENVALIDATORS_LOG", "OPENVALIDATORS_PROFILE"] {
+        command.env_remove(name);
+    }
     command
 }
 

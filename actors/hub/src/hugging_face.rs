@@ -10,8 +10,7 @@ use openvalidators_runtime::AtPath;
 use reqwest::{StatusCode, Url};
 
 use crate::{
-    HubError,
-    cache::{Lock, sha256_of},
+    cache::{Lock, blocking, sha256_of},
     catalogue::{ModelFile, Repository},
     config::Settings,
     download::{Downloader, Failure, Wanted, forget},
@@ -60,16 +59,14 @@ impl HuggingFace<'_> {
 
     /// A pinned file: from the cache where it is there, else from the hub.
     pub async fn pinned(&self, from: &Repository, file: &ModelFile) -> Result<Fetched, Failure> {
-        let offered = Offered { name: file.name.clone(), bytes: Some(file.bytes), sha256: Some(file.sha256.clone()) };
-        self.file(from, &offered).await
+        self.file(from, &Offered::pinned(file)).await
     }
 
     /// A pinned file, if the cache has it.
     pub async fn pinned_in_cache(&self, from: &Repository, file: &ModelFile) -> Result<Option<Fetched>, Failure> {
         let cache = self.cache(from);
         let Some(commit) = cache.commit(&from.revision) else { return Ok(None) };
-        let offered = Offered { name: file.name.clone(), bytes: Some(file.bytes), sha256: Some(file.sha256.clone()) };
-        self.cached(&cache, &commit, &offered).await
+        self.cached(&cache, &commit, &Offered::pinned(file)).await
     }
 
     /// A file as offered, which may leave its size and digest open.
@@ -92,15 +89,20 @@ impl HuggingFace<'_> {
         let clock = self.downloader.clock;
         let lock = Lock::wait(&cache.lock_file(&etag), clock, self.settings.fetch_timeout).await?;
         let (blob, name) = (cache.blob(&etag), etag.clone());
-        if !blocking("verify", move || Ok(blob.is_file() && name.matches(&blob)?)).await? {
+        if !blocking(move || Ok(blob.is_file() && name.matches(&blob).at("read", &blob)?)).await? {
             self.download(from, file, &etag, bytes, &cache).await.map_err(|failure| failure.of(&file.name))?;
         }
         cache.link(&etag, &commit, &file.name)?;
         drop(lock);
         cache.note(&from.revision, &commit)?;
-        self.cached(&cache, &commit, file)
-            .await?
-            .ok_or_else(|| Failure::Source(format!("it is not what was expected: {}", wanted(file))).of(&file.name))
+        if let Some(sha256) = etag.sha256() {
+            // The blob was held to its name already, gigabytes of it perhaps.
+            let path = cache.file(&commit, &file.name);
+            let bytes = path.metadata().at("read", &path)?.len();
+            return Ok(Fetched { path, bytes, sha256: sha256.to_owned() });
+        }
+        let found = self.cached(&cache, &commit, file).await?;
+        found.ok_or_else(|| Failure::Source(format!("it is not what was expected: {}", wanted(file))).of(&file.name))
     }
 
     /// A file that is in the cache already and is what is wanted.
@@ -119,15 +121,16 @@ impl HuggingFace<'_> {
             if file.bytes.is_some_and(|expected| expected != bytes) {
                 return Ok(None);
             }
-            let sha256 = sha256_of(&path)?;
-            let right = match (&file.sha256, &etag) {
+            let sha256 = sha256_of(&path).at("read", &path)?;
+            let right = match (&file.sha256, etag.as_ref().map(|etag| (etag, etag.sha256()))) {
                 (Some(expected), _) => *expected == sha256,
-                (None, Some(etag)) => etag.sha256().map_or_else(|| etag.matches(&path), |named| Ok(named == sha256))?,
+                (None, Some((_, Some(named)))) => named == sha256,
+                (None, Some((etag, None))) => etag.matches(&path).at("read", &path)?,
                 (None, None) => true,
             };
             Ok(right.then_some(Fetched { path, bytes, sha256 }))
         };
-        Ok(blocking("verify", look).await?)
+        Ok(blocking(look).await?)
     }
 
     /// The cache of a repository.
@@ -150,12 +153,13 @@ impl HuggingFace<'_> {
             token: self.settings.token.as_ref(),
             bytes: file.bytes.or(bytes),
             limit_bytes: file.bytes.or(bytes).unwrap_or(FILE_LIMIT_BYTES),
-            sha256: file.sha256.as_deref().or(etag.sha256()),
+            sha256: etag.sha256().or(file.sha256.as_deref()),
             part: &part,
         };
         self.downloader.file(&wanted).await.map_err(|failure| self.explain(failure, from))?;
         let (name, whole) = (etag.clone(), part.clone());
-        if !blocking("verify", move || name.matches(&whole)).await? {
+        let held_to_its_name = etag.sha256().is_some();
+        if !held_to_its_name && !blocking(move || Ok(name.matches(&whole).at("read", &whole)?)).await? {
             forget(&part)?;
             return Err(Failure::Source("its contents are not those that its etag names".into()));
         }
@@ -240,13 +244,4 @@ fn wanted(file: &Offered) -> String {
         (None, Some(bytes)) => format!("{bytes} bytes"),
         (None, None) => "a file".to_owned(),
     }
-}
-
-/// Hashing takes seconds for gigabytes: not on a thread that others share.
-async fn blocking<T: Send + 'static>(
-    attempted: &'static str,
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, HubError> {
-    let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    Ok(done.at(attempted, "a file of the hub's cache")?)
 }

@@ -4,8 +4,8 @@
 //! behind `openvalidators models`. [`Hub::open`] uses no network; [`Hub::ensure`] fetches what is missing.
 //!
 //! A model has a folder of its own, `FOLDER/NAME`, with exactly the files that belong to it: links into the cache that Hugging
-//! Face's tools use too ([`hub_cache`]), or the files themselves, when a Python package or an operator put them there. What
-//! they must be is known from the [`Catalogue`], or from what the hub listed at the first fetch ([`manifest`]).
+//! Face's tools use too (`hub_cache`), or the files themselves, when a Python package or an operator put them there. What
+//! they must be is known from the [`Catalogue`], or from what the hub listed at the first fetch (`manifest`).
 //!
 //! When a server is slow, it is dropped after a silence and the download resumes; when it is dead, the next source has
 //! its turn within seconds; when none serves, the error names each with its reason and says where files placed by hand

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::{Entry, catalogue::is_hexadecimal};
+use crate::{Entry, ModelFile, catalogue::is_hexadecimal};
 
 /// Files of a repository that are looked at.
 const MOST_FILES: usize = 10_000;
@@ -158,6 +158,11 @@ impl Listing {
 }
 
 impl Offered {
+    /// A file that nothing is left open of.
+    pub fn pinned(file: &ModelFile) -> Self {
+        Self { name: file.name.clone(), bytes: Some(file.bytes), sha256: Some(file.sha256.clone()) }
+    }
+
     /// Whether it stands for shards.
     pub fn is_index(&self) -> bool {
         self.name.ends_with(INDEX)

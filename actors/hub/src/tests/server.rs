@@ -44,6 +44,9 @@ pub struct Seen {
     pub status: u16,
 }
 
+/// Headers, and the address of the body.
+type Resolved = (Vec<(&'static str, String)>, Option<String>);
+
 /// A file of a repository.
 pub struct HubFile<'a> {
     pub name: &'a str,
@@ -56,7 +59,7 @@ pub struct HubFile<'a> {
 struct Inner {
     files: BTreeMap<String, (Vec<u8>, String)>,
     /// Headers of the hub for a path, and where it sends for the body.
-    resolved: BTreeMap<String, (Vec<(&'static str, String)>, Option<String>)>,
+    resolved: BTreeMap<String, Resolved>,
     faults: BTreeMap<String, VecDeque<Fault>>,
     seen: Vec<Seen>,
 }
