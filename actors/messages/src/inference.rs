@@ -159,7 +159,8 @@ pub struct Models;
 pub struct LoadedModel {
     /// Its catalogue name.
     pub model: ModelName,
-    /// sha256 of each file, by file name.
+    /// sha256 of each file, by file name; of a model that servers elsewhere compute, where they are and what they say of
+    /// themselves.
     pub digests: Vec<(String, String)>,
 }
 

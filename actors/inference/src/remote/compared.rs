@@ -10,8 +10,7 @@ use openvalidators_messages::inference::{
 use super::{model::RemoteModel, protocol::Demand};
 use crate::engine::Engine;
 
-/// How far numbers may be apart, relative to their size and at least to 1: more than f16 and bf16 make of them, less than
-/// another model does.
+/// How far numbers may be [`apart`]: more than f16 and bf16 make of them, less than another model does.
 const TOLERANCE: f32 = 0.05;
 
 const PROMPT: &str = "Question: What is the capital of Texas?\nAnswer:";
@@ -71,14 +70,13 @@ pub(super) async fn compare(
             return Ok(());
         }
     };
-    let apart = |(here, there): (&f32, &f32)| (here - there).abs() / here.abs().max(1.0);
-    let farthest = here.iter().zip(&there).map(apart).fold(0.0, f32::max);
-    tracing::info!(%model, asked = demand.asked(), farthest, "servers and this machine compared");
-    if here.len() == there.len() && farthest <= TOLERANCE {
+    let apart = apart(&here, &there);
+    tracing::info!(%model, asked = demand.asked(), apart, "servers and this machine compared");
+    if here.len() == there.len() && apart <= TOLERANCE {
         return Ok(());
     }
     Err(format!(
-        "the servers say other numbers than the model on this machine ({}, {} and {} of them, {farthest} apart): are \
+        "the servers say other numbers than the model on this machine ({}, {} and {} of them, {apart} apart): are \
          weights, pooling and activation the same?",
         demand.asked(),
         there.len(),
@@ -86,7 +84,29 @@ pub(super) async fn compare(
     ))
 }
 
+/// The length of the difference, as a part of the length of `here`; of 1, where that is shorter.
+fn apart(here: &[f32], there: &[f32]) -> f32 {
+    let length = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|number| number * number).sum::<f32>().sqrt();
+    let difference = length(&mut here.iter().zip(there).map(|(here, there)| here - there));
+    difference / length(&mut here.iter().copied()).max(1.0)
+}
+
 /// Rows one behind the other.
 fn flat(rows: impl IntoIterator<Item = Row<Arc<[f32]>>>) -> Vec<f32> {
     rows.into_iter().flatten().flat_map(|row| row.to_vec()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No number of a row of length 1 is far from any other: the row as a whole is.
+    #[test]
+    fn another_direction_is_far_and_a_rounding_is_near() {
+        let row: Vec<f32> = (0..768).map(|n| if n % 3 == 0 { 0.036 } else { -0.036 }).collect();
+        let rounded: Vec<f32> = row.iter().map(|number| number * 1.004).collect();
+        let other: Vec<f32> = row.iter().rev().copied().collect();
+        assert!(apart(&row, &rounded) < TOLERANCE && apart(&row, &other) > 1.0);
+        assert!(apart(&[0.01], &[0.02]) < TOLERANCE && apart(&[4.0], &[4.5]) > TOLERANCE);
+    }
 }

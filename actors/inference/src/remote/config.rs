@@ -102,7 +102,7 @@ impl RemoteConfig {
             .collect()
     }
 
-    /// What comes before `Bearer`'s end, if anything.
+    /// The key, if there is one; `variable` reads the environment.
     pub(super) fn api_key(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
         let key = match (&self.api_key_env, &self.api_key_file) {
             (None, None) => return Ok(None),

@@ -1,10 +1,7 @@
 //! One model that servers elsewhere compute: texts are prepared here as the model on this machine would have them, answers
 //! are believed where they can be.
 
-use std::{
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{path::Path, sync::Arc};
 
 use openvalidators_messages::inference::{
     Classify, Composed, Embed, Generate, Generated, InferenceError, Input, LogProb, LogProbability, Logits, ModelName,
@@ -48,8 +45,6 @@ pub(super) struct RemoteModel {
     served: Arc<Served>,
     kind: Kind,
     pub(super) falls_back: bool,
-    /// How many numbers make a row; the first answer says.
-    width: Arc<OnceLock<usize>>,
 }
 
 /// What the servers of a model must be to be believed.
@@ -100,7 +95,8 @@ impl RemoteModel {
             let address = server.address();
             match said {
                 Ok(Ok(identity)) => {
-                    fit.check(server, &identity).await.map_err(|reason| format!("{address}: {reason}"))?;
+                    let identity = fit.check(server, identity).await;
+                    let identity = identity.map_err(|reason| format!("{address}: {reason}"))?;
                     tracing::info!(model = %name, server = address, %identity, "a server computes this model");
                     match &expected {
                         Some(first) if *first != identity => {
@@ -134,8 +130,7 @@ impl RemoteModel {
             metrics,
             clock,
         });
-        let (falls_back, width) = (config.fall_back_to_local, Arc::default());
-        Ok(Self { replicas, protocol, served, kind, falls_back, width })
+        Ok(Self { replicas, protocol, served, kind, falls_back: config.fall_back_to_local })
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -249,14 +244,12 @@ impl RemoteModel {
 
     /// The numbers of each row's windows.
     async fn numbers(&self, question: Question, rows: Vec<Row<Vec<Sent>>>) -> Result<Vec<Row<Logits>>, InferenceError> {
-        let (protocol, width) = (self.protocol.clone(), self.width.clone());
+        let protocol = self.protocol.clone();
         let exchange = move |server: Server, identity: Arc<Identity>, rows: Vec<Sent>| {
-            let (protocol, width) = (protocol.clone(), width.clone());
+            let protocol = protocol.clone();
             async move {
                 let numbers = protocol.numbers(&server, &identity, question, &rows).await?;
-                if question != Question::TokenLogProbabilities {
-                    of_one_width(&numbers, &width)?;
-                }
+                of_one_width(&numbers, identity.width)?;
                 Ok(numbers)
             }
         };
@@ -304,19 +297,27 @@ impl RemoteModel {
 // === impl Fit ===
 
 impl Fit {
-    /// Whether a server gives the numbers that this program would compute, as far as it says, and answers at all.
-    pub(super) async fn check(&self, server: &Server, identity: &Identity) -> Result<(), String> {
-        if let Some(reason) = self.demands.iter().find_map(|demand| self.objection(identity, *demand)) {
+    /// Whether a server gives the numbers that this program would compute, as far as it says, and answers at all; with how
+    /// wide its rows are.
+    pub(super) async fn check(&self, server: &Server, mut identity: Identity) -> Result<Identity, String> {
+        if let Some(reason) = self.demands.iter().find_map(|demand| self.objection(&identity, *demand)) {
             return Err(format!("{reason}; it is [{identity}]"));
         }
         for demand in &self.demands {
+            let row = self.row()?;
             let probed = match demand.question() {
-                Some(question) => self.protocol.probe(server, identity, question, self.row()?).await,
-                None => self.protocol.continuations(server, identity, 1, &[self.row()?]).await.map(drop),
+                Some(question) => {
+                    let said = self.protocol.probe(server, &identity, question, row).await;
+                    said.map(|row| (question != Question::TokenLogProbabilities).then_some(row.len()))
+                }
+                None => self.protocol.continuations(server, &identity, 1, &[row]).await.map(|_| None),
             };
-            probed.map_err(|(Fault::Server { reason, .. } | Fault::Rows(reason))| reason)?;
+            identity.width = probed.map_err(|(Fault::Server { reason, .. } | Fault::Rows(reason))| reason)?;
         }
-        Ok(())
+        match identity.width {
+            Some(width) if width == 0 || width > MOST_NUMBERS => Err(format!("rows of {width} numbers")),
+            _ => Ok(identity),
+        }
     }
 
     /// A row to ask a server about before it is believed.
@@ -418,15 +419,11 @@ impl Stated {
     }
 }
 
-/// Whether the rows that can be believed are as wide as all were before.
-fn of_one_width(rows: &[Numbers], width: &OnceLock<usize>) -> Result<(), Fault> {
-    let Some(first) = rows.iter().flatten().map(|row| row.len()).next() else { return Ok(()) };
-    if first == 0 || first > MOST_NUMBERS {
-        return Err(Fault::server(format!(": rows of {first} numbers")));
-    }
-    let wanted = *width.get_or_init(|| first);
-    match rows.iter().flatten().map(|row| row.len()).find(|found| *found != wanted) {
-        Some(found) => Err(Fault::server(format!(": a row of {found} numbers, after one of {wanted}"))),
-        None => Ok(()),
+/// Whether the rows that can be believed are as wide as they were when the server introduced itself.
+fn of_one_width(rows: &[Numbers], width: Option<usize>) -> Result<(), Fault> {
+    let found = rows.iter().flatten().map(|row| row.len()).find(|found| width.is_some_and(|width| *found != width));
+    match (found, width) {
+        (Some(found), Some(width)) => Err(Fault::server(format!(": a row of {found} numbers, after one of {width}"))),
+        _ => Ok(()),
     }
 }

@@ -6,13 +6,13 @@
 //! Log-probabilities are those of the plain logits. The repetition penalty of openvalidators 1.2.0 changes the logits of
 //! all earlier tokens at every position, which no such server tells; only a penalty of 1 can be asked here.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    protocol::{Demand, Identity, Numbers, Protocol, Question, Sent, believed},
+    protocol::{Demand, Identity, Numbers, Protocol, Question, Sent, believed, the_one},
     server::{Fault, Server},
 };
 
@@ -139,6 +139,7 @@ impl Protocol for OpenAi {
             max_rows: None,
             nature: None,
             labels: Vec::new(),
+            width: None,
             facts: facts.into_iter().flatten().collect(),
         })
     }
@@ -178,16 +179,19 @@ impl Protocol for OpenAi {
     }
 
     /// A server that does not know `use_activation` would answer probabilities where logits are wanted.
-    async fn probe(&self, server: &Server, identity: &Identity, question: Question, row: Sent) -> Result<(), Fault> {
+    async fn probe(
+        &self,
+        server: &Server,
+        identity: &Identity,
+        question: Question,
+        row: Sent,
+    ) -> Result<Arc<[f32]>, Fault> {
         let rows = [row];
-        let plain = self.numbers(server, identity, question, &rows).await?;
-        if plain.iter().any(Option::is_none) || plain.is_empty() {
-            return Err(Fault::server(": no number that can be believed"));
-        }
-        if question == Question::Logits && judged(server, &pooling(identity, &rows, true)).await? == plain {
+        let plain = the_one(self.numbers(server, identity, question, &rows).await?)?;
+        if question == Question::Logits && the_one(judged(server, &pooling(identity, &rows, true)).await?)? == plain {
             return Err(Fault::server("/classify: it has no logits, only probabilities: it ignores `use_activation`"));
         }
-        Ok(())
+        Ok(plain)
     }
 
     async fn continuations(
@@ -279,4 +283,37 @@ fn log_probabilities(
         )));
     }
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(said: serde_json::Value, ids: &[u32]) -> Result<Numbers, String> {
+        log_probabilities(serde_json::from_value(said).unwrap(), ids).map_err(|fault| format!("{fault:?}"))
+    }
+
+    #[test]
+    fn a_log_probability_is_of_the_token_that_was_sent() {
+        let said = json!([null, {"7": {"logprob": -1.5, "rank": 9}, "3": {"logprob": -0.1, "rank": 1}}, {"8": {"logprob": 0.0}}]);
+        assert_eq!(told(said.clone(), &[5, 7, 8]).unwrap().unwrap().to_vec(), [-1.5, 0.0]);
+        assert!(told(said.clone(), &[5, 7, 9]).unwrap_err().contains("token 9"));
+        assert!(told(said, &[5, 7]).unwrap_err().contains("3 `prompt_logprobs` of 2 tokens"));
+        assert!(told(json!(null), &[5]).unwrap_err().contains("no `prompt_logprobs`"));
+        assert_eq!(
+            told(json!([null, {"7": {"logprob": null}}]), &[5, 7]),
+            Ok(None),
+            "no number, and no fault of the rest"
+        );
+        let logits = told(json!([null, {"7": {"logprob": 3.5}}]), &[5, 7]).unwrap_err();
+        assert!(logits.contains("3.5 is no log-probability") && logits.contains("--logprobs-mode"), "{logits}");
+    }
+
+    #[test]
+    fn answers_are_put_in_the_order_of_the_rows() {
+        assert_eq!(in_order(vec![(1, 'b'), (0, 'a')]), Ok(vec!['a', 'b']));
+        assert!(in_order(vec![(0, 'a'), (0, 'b')]).is_err() && in_order(vec![(1, 'b')]).is_err());
+    }
 }

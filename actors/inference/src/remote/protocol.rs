@@ -66,6 +66,8 @@ pub(super) struct Identity {
     pub(super) nature: Option<String>,
     /// The names of its logits in their order, where it says.
     pub(super) labels: Vec<String>,
+    /// How many numbers make a row; its first answer says.
+    pub(super) width: Option<usize>,
     /// For records: its model, its version, …
     pub(super) facts: Vec<(String, String)>,
 }
@@ -95,11 +97,14 @@ pub(super) trait Protocol: Send + Sync {
     ) -> Result<Vec<Numbers>, Fault>;
 
     /// Asks about one row: whether the server serves this question at all, and as it should.
-    async fn probe(&self, server: &Server, identity: &Identity, question: Question, row: Sent) -> Result<(), Fault> {
-        match self.numbers(server, identity, question, &[row]).await?.as_slice() {
-            [Some(_)] => Ok(()),
-            _ => Err(Fault::server(": no number that can be believed")),
-        }
+    async fn probe(
+        &self,
+        server: &Server,
+        identity: &Identity,
+        question: Question,
+        row: Sent,
+    ) -> Result<Arc<[f32]>, Fault> {
+        the_one(self.numbers(server, identity, question, &[row]).await?)
     }
 
     /// The greedy continuation of each of `rows`, of at most `most` tokens.
@@ -181,4 +186,13 @@ pub(super) fn believed(numbers: impl IntoIterator<Item = Option<f64>>) -> Number
     const GREATEST: f64 = 1e6;
     let believe = |number: Option<f64>| number.filter(|number| number.abs() <= GREATEST).map(|number| number as f32);
     numbers.into_iter().map(believe).collect()
+}
+
+/// The numbers of the only row.
+pub(super) fn the_one(rows: Vec<Numbers>) -> Result<Arc<[f32]>, Fault> {
+    match <[Numbers; 1]>::try_from(rows) {
+        Ok([Some(numbers)]) => Ok(numbers),
+        Ok([None]) => Err(Fault::server(": no number that can be believed")),
+        Err(rows) => Err(Fault::server(format!(": {} answers for a row", rows.len()))),
+    }
 }

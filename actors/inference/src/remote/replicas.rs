@@ -139,12 +139,8 @@ impl Replicas {
         T: Clone + Send,
         Asking: Future<Output = Result<Vec<Option<T>>, Fault>> + Send,
     {
-        let at_once = self
-            .identity()
-            .and_then(|identity| identity.max_rows)
-            .unwrap_or(usize::MAX)
-            .min(self.limits.rows_per_request)
-            .max(1);
+        let most = self.identity().and_then(|identity| identity.max_rows).unwrap_or(usize::MAX);
+        let at_once = self.limits.rows_per_request.min(most).max(1);
         let parts = rows.chunks(at_once).map(|part| self.part(part, &exchange));
         let parts = within(&*self.clock, self.limits.deadline(), futures::future::try_join_all(parts));
         let answers = match parts.await {
@@ -220,7 +216,7 @@ impl Replicas {
                 let seconds = (self.clock.now() - started).as_secs_f64();
                 self.metrics.request(&self.model, server.address(), outcome, seconds);
             };
-            let fault = match outcome {
+            let (reason, pause) = match outcome {
                 Ok(Ok(answers)) => {
                     count("answered");
                     self.answered(place);
@@ -246,10 +242,8 @@ impl Replicas {
                     (format!(": no answer within {} s (`limits.attempt_seconds`)", limit.as_secs()), None)
                 }
             };
-            let (reason, pause) = fault;
             tracing::warn!(model = %self.model, server = server.address(), reason, "a server failed");
             told.push(format!("{}{reason}", server.address()));
-            drop(turn);
             self.failed(place, pause);
         }
         let reason = if told.is_empty() { "every server is left alone after failing".into() } else { told.join("; ") };
@@ -297,8 +291,12 @@ impl Replicas {
     }
 
     fn answered(&self, place: usize) {
-        self.states.lock()[place].failures = 0;
-        self.metrics.health(&self.model, self.servers[place].address(), true);
+        let mut states = self.states.lock();
+        // An answer that was on its way when another request failed proves nothing.
+        if self.clock.now() >= states[place].rests_until {
+            states[place].failures = 0;
+            self.metrics.health(&self.model, self.servers[place].address(), true);
+        }
     }
 
     fn failed(&self, place: usize, pause: Option<Duration>) {
@@ -326,8 +324,9 @@ impl Turn<'_> {
         if let Some(identity) = states.lock()[self.place].introduced.clone() {
             return Ok(identity);
         }
-        let identity = Arc::new(protocol.introduce(&servers[self.place]).await?);
-        fit.check(&servers[self.place], &identity).await.map_err(|reason| Fault::server(format!(": {reason}")))?;
+        let identity = protocol.introduce(&servers[self.place]).await?;
+        let unfit = |reason| Fault::server(format!(": {reason}"));
+        let identity = Arc::new(fit.check(&servers[self.place], identity).await.map_err(unfit)?);
         let expected = expected.get_or_init(|| Identity::clone(&identity));
         if *identity != *expected {
             return Err(Fault::server(format!(" is now [{identity}], expected [{expected}]")));

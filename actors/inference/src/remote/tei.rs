@@ -107,6 +107,7 @@ impl Protocol for Tei {
             max_rows: Some(max_client_batch_size),
             nature: Some(nature),
             labels,
+            width: None,
             facts: facts.into_iter().flatten().collect(),
         })
     }

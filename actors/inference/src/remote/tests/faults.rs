@@ -118,7 +118,7 @@ async fn an_absurd_answer_is_a_fault_of_the_server_and_the_next_one_answers() {
         ("too many rows", |_| Reply::Json(json!([[1, 1], [1, 1], [1, 1]])), "3 answers for 2 rows"),
         ("no rows", |_| Reply::Json(json!([])), "0 answers for 2 rows"),
         ("uneven rows", |_| Reply::Json(json!([[1, 1], [1]])), "a row of 1 numbers, after one of 2"),
-        ("empty rows", |_| Reply::Json(json!([[], []])), "rows of 0 numbers"),
+        ("empty rows", |_| Reply::Json(json!([[], []])), "a row of 0 numbers, after one of 2"),
         ("all null", |_| Reply::Json(json!([[null, 1], [1, null]])), "can be believed"),
         ("too great", |_| Reply::Json(json!([[1e300, 1], [1, -1e9]])), "can be believed"),
         ("forbidden", |_| Reply::Status(401, "", "bad key".into()), "401 Unauthorized: bad key"),
