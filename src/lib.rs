@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod engine;
 mod health;
 pub mod localnet;
 mod logging;

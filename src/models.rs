@@ -14,7 +14,7 @@ use openvalidators_runtime::SystemClock;
 use crate::{
     cli::{self, ModelAction},
     config::Config,
-    shutdown,
+    engine, shutdown,
 };
 use listing::Listing;
 use stack::Stack;
@@ -44,12 +44,12 @@ pub async fn run(command: &cli::Models, config: &Config) -> anyhow::Result<ExitC
     Ok(if failed { ExitCode::from(shutdown::EXIT_FAULT) } else { ExitCode::SUCCESS })
 }
 
-/// The models that the configuration asks for, each once, in the order it asks for them.
+/// The models whose files the configuration needs, each once, in the order it asks for them.
 #[must_use]
 pub fn used(config: &Config) -> Vec<ModelName> {
     let mut used = Vec::new();
     for (_, model, _) in config.models_used() {
-        if !used.contains(model) {
+        if !used.contains(model) && !engine::needs_no_files(config, model) {
             used.push(model.clone());
         }
     }
@@ -63,13 +63,17 @@ pub fn used(config: &Config) -> Vec<ModelName> {
 /// what was found and what to do.
 pub async fn ready(hub: &Hub, config: &Config) -> anyhow::Result<Vec<ModelSource>> {
     for (key, model, _) in config.models_used() {
+        if engine::needs_no_files(config, model) {
+            continue;
+        }
         hub.entry(&model.0).map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
     }
     let used = used(config);
+    let here: Vec<ModelName> = used.iter().filter(|model| engine::is_here(config, model)).cloned().collect();
     // Before anything is fetched, as far as sizes are known; then by what the files say.
-    Stack::of(config, hub, &used)?.check_fits(config, &memory::free)?;
+    Stack::of(config, hub, &here)?.check_fits(config, &memory::free)?;
     let sources = ensure(hub, &used).await?;
-    Stack::of(config, hub, &used)?.check_fits(config, &memory::free)?;
+    Stack::of(config, hub, &here)?.check_fits(config, &memory::free)?;
     Ok(sources)
 }
 

@@ -4,7 +4,7 @@ use std::{convert::Infallible, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use openvalidators_hub::Hub;
-use openvalidators_inference::{Engine, LocalEngine};
+use openvalidators_inference::Engine;
 use openvalidators_ledger::{Identity, Store};
 use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
 use openvalidators_prompts as prompts;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::{
     config::Config,
     console::{Style, print_note, print_summary, standings},
-    health, models,
+    engine, health, models,
     network::{Network, local_signer},
     progress, shutdown,
     topology::{Doors, Topology, World},
@@ -163,12 +163,7 @@ async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) 
     let (hub, mut config) = (Hub::new(&config.models, clock.clone())?, config.clone());
     models::place_only_used(&mut config, &hub);
     let sources = models::ready(&hub, &config).await?;
-    let (settings, metrics, clock) =
-        (config.inference.clone(), openvalidators_inference::Metrics::new(registry)?, clock.clone());
-    let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
-    let engine = Arc::new(tokio::task::spawn_blocking(load).await.context("loading the models")??);
-    models::check_kinds(&config, &*engine).await?;
-    Ok(engine)
+    engine::start(&config, &sources, registry, clock).await
 }
 
 /// What the chain holds of ours; nothing when we have no place, or the chain does not answer any more.

@@ -14,14 +14,13 @@ mod stream;
 use std::{fmt, process::ExitCode, sync::Arc, time::Duration};
 
 use actix::Actor;
-use anyhow::Context;
-use openvalidators_inference::{self as inference, Engine, InferenceActor, LocalEngine, ModelSource};
+use openvalidators_inference::{self as inference, Engine, InferenceActor, ModelSource};
 use openvalidators_messages::{StepOutcome, StepRecord};
 use openvalidators_rewards as rewards;
 use openvalidators_runtime::{SharedClock, SystemClock};
 use prometheus::Registry;
 
-use crate::{cli, config::Config, models, shutdown};
+use crate::{cli, config::Config, engine, models, shutdown};
 use input::Input;
 use output::Output;
 use roles::Roles;
@@ -89,13 +88,9 @@ async fn start_inference(
     sources: Vec<ModelSource>,
     clock: &SharedClock,
 ) -> anyhow::Result<rewards::Inference> {
-    models::stack::Stack::of_sources(config, &sources)?.check_fits(config, &models::memory::free)?;
-    let registry = Registry::new();
-    let (settings, metrics, clock) = (config.inference.clone(), inference::Metrics::new(&registry)?, clock.clone());
-    let load = move || LocalEngine::start(&settings, &sources, metrics, clock);
-    let engine = tokio::task::spawn_blocking(load).await.context("loading the models")??;
-    models::check_kinds(config, &engine).await?;
-    in_front_of(Arc::new(engine), config)
+    let here = engine::computed_here(config, &sources);
+    models::stack::Stack::of_sources(config, &here)?.check_fits(config, &models::memory::free)?;
+    in_front_of(engine::start(config, &sources, &Registry::new(), clock).await?, config)
 }
 
 /// An actor in front of an engine, and the mailboxes to ask it by.
