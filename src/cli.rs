@@ -11,6 +11,10 @@ use crate::{
     config::{profiles::Profile, reference_flags},
 };
 
+mod wallet;
+
+pub use wallet::{Wallet, WalletAction, WalletCheck};
+
 /// A Bittensor text-prompting validator: asks miners, scores their completions with a stack of reward models, keeps a
 /// moving-average score for each and sets weights on chain.
 #[derive(Debug, Parser)]
@@ -43,6 +47,8 @@ pub enum Task {
     Score(Score),
     /// Measure what this machine can do.
     Bench(Bench),
+    /// Look at the wallet that holds the hotkey.
+    Wallet(Wallet),
 }
 
 /// `openvalidators run`
@@ -271,7 +277,7 @@ pub struct Sizes {
 pub struct Parsed {
     /// The typed part.
     pub cli: Cli,
-    /// The matches of the subcommand, where [`reference_flags::values`] finds the flags of openvalidators 1.2.0.
+    /// The matches of the innermost subcommand, where [`reference_flags::values`] finds the flags of openvalidators 1.2.0.
     pub subcommand: ArgMatches,
 }
 
@@ -280,14 +286,21 @@ pub struct Parsed {
 pub fn parse() -> Parsed {
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let subcommand = matches.subcommand().map(|(_, matches)| matches.clone()).unwrap_or_default();
-    Parsed { cli, subcommand }
+    let mut innermost = &matches;
+    while let Some((_, inner)) = innermost.subcommand() {
+        innermost = inner;
+    }
+    Parsed { cli, subcommand: innermost.clone() }
 }
 
 /// The whole command line. The flags of openvalidators 1.2.0 come from their table, not from the structs above.
 #[must_use]
 pub fn command() -> Command {
-    Cli::command().mut_subcommand("run", |run| run.args(reference_flags::arguments()))
+    Cli::command()
+        .mut_subcommand("run", |run| run.args(reference_flags::arguments()))
+        .mut_subcommand("wallet", |wallet| {
+            wallet.mut_subcommand("check", |check| check.args(reference_flags::wallet_arguments()))
+        })
 }
 
 // === impl Score ===

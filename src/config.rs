@@ -12,6 +12,7 @@ use openvalidators_dendrite as dendrite;
 use openvalidators_gating as gating;
 use openvalidators_hub::HubConfig;
 use openvalidators_inference::{self as inference, Kind};
+use openvalidators_keys::WalletConfig;
 use openvalidators_ledger::LedgerConfig;
 use openvalidators_messages::inference::ModelName;
 use openvalidators_prompts as prompts;
@@ -40,6 +41,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// All ways of openvalidators 1.2.0 at once.
     pub compat: Compat,
+    /// The hotkey we validate with.
+    pub wallet: WalletConfig,
     /// The chain and the subnet.
     pub chain: ChainConfig,
     /// The miners of the local network.
@@ -198,6 +201,7 @@ impl Config {
     /// # Errors
     /// The first that do not.
     pub fn check(&self) -> Result<(), ConfigError> {
+        judge("wallet", self.wallet.check())?;
         judge("chain", self.chain.check())?;
         judge("localnet", self.localnet.check())?;
         judge("prompts", self.prompts.check())?;
@@ -221,6 +225,7 @@ impl Default for Config {
             seed: 42,
             compat: Compat::default(),
             state_dir: PathBuf::from("state"),
+            wallet: WalletConfig::default(),
             // Plain weights can be seen at the next epoch; commit-reveal, mainnet's rule, shows them an epoch later.
             chain: ChainConfig {
                 local: LocalChainConfig { commit_reveal: false, ..LocalChainConfig::default() },

@@ -17,6 +17,7 @@ pub mod score;
 pub mod serve;
 pub mod shutdown;
 pub mod topology;
+pub mod wallet;
 
 use std::process::ExitCode;
 
@@ -67,7 +68,9 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
                 _ => Style::Text,
             };
             open_files::raise_limit(config.dendrite.pool_max_idle_per_miner);
-            system().block_on(run::run(config, style, offset))
+            // Before signals are listened for, so that Ctrl-C ends a prompt.
+            let signer = wallet::signer(&config)?;
+            system().block_on(run::run(config, signer, style, offset))
         }
         Task::Score(command) => {
             let config = Config::load_over(
@@ -86,6 +89,11 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
                 None,
             )?;
             system().block_on(bench::run(command, config))
+        }
+        Task::Wallet(command) => {
+            let cli::WalletAction::Check(command) = &command.action;
+            let config = Config::load(&command.settings(), &parsed.subcommand, None)?;
+            wallet::check(&config.wallet, command.json)
         }
         Task::Localnet(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;

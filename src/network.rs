@@ -13,8 +13,8 @@ use crate::{
     localnet::{Localnet, admit_validator},
 };
 
-/// Our hotkey on local networks: a public development key, the same on every start, so that a state directory keeps its
-/// owner. Wallets come with the real chain.
+/// Our hotkey on local networks, when no wallet is named: a public development key, the same on every start, so that a state
+/// directory keeps its owner.
 const LOCAL_VALIDATOR_URI: &str = "//openvalidators//validator";
 
 /// A network we are registered on.

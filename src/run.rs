@@ -5,6 +5,7 @@ use std::{convert::Infallible, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use openvalidators_hub::Hub;
 use openvalidators_inference::Engine;
+use openvalidators_keys::HotkeySigner;
 use openvalidators_ledger::{Identity, Store};
 use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
 use openvalidators_prompts as prompts;
@@ -18,7 +19,7 @@ use crate::{
     config::Config,
     console::{Style, print_note, print_summary, standings},
     engine, health, models,
-    network::{Network, local_signer},
+    network::Network,
     progress, shutdown,
     topology::{Doors, Topology, World},
 };
@@ -32,11 +33,16 @@ const WEIGHTS_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What kept it from starting: nothing ran, and nothing was lost. Later trouble is in the exit code and the log.
-pub async fn run(config: Config, style: Style, offset: UtcOffset) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    config: Config,
+    signer: Arc<HotkeySigner>,
+    style: Style,
+    offset: UtcOffset,
+) -> anyhow::Result<ExitCode> {
     let (clock, stop) = (SystemClock::shared(), Shutdown::default());
     shutdown::listen(stop.clone()).context("listening for signals")?;
     tokio::select! {
-        started = start(config, style, offset, clock.clone(), stop.clone()) => {
+        started = start(config, signer, style, offset, clock.clone(), stop.clone()) => {
             let running = started?;
             Ok(running.until_the_end(style, &clock, &stop).await)
         }
@@ -56,12 +62,13 @@ struct Running {
 /// What an operator can get wrong comes first and changes nothing; then models, network, actors.
 async fn start(
     config: Config,
+    signer: Arc<HotkeySigner>,
     style: Style,
     offset: UtcOffset,
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> anyhow::Result<Running> {
-    let (seed, registry, signer) = (Seed(config.seed), Registry::new(), local_signer()?);
+    let (seed, registry) = (Seed(config.seed), Registry::new());
     let ours = signer.hotkey();
     let source = prompts::open(&config.prompts.source)?;
     let exporter = match &config.reporting.metrics {
@@ -204,7 +211,7 @@ mod tests {
         let (clock, folder) = (SystemClock::shared(), tempfile::tempdir().unwrap());
         let mut config = Config { state_dir: folder.path().to_owned(), ..Config::default() };
         config.chain.local.block_seconds = 0.02;
-        let signer = local_signer().unwrap();
+        let signer = crate::network::local_signer().unwrap();
         let network = of_chain.block_on(Network::start(&config, &signer, Seed(7), &clock)).unwrap();
         let (stop, patience) = (Shutdown::default(), Duration::from_millis(100));
         let waited = ours.block_on(within(&*clock, patience, asked_or_alone(&network, &stop)));

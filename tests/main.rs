@@ -18,3 +18,4 @@ mod program;
 mod resume;
 mod run;
 mod score;
+mod wallet;

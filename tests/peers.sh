@@ -6,3 +6,19 @@ if ! command -v promtool >/dev/null; then
   { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null 2>&1 ||
     echo "promtool could not be installed: the tests that ask it are skipped"
 fi
+
+# Python packages, each in an environment of its own. The tests look for them in the same place.
+peers="${OPENVALIDATORS_PEERS:-$HOME/.cache/openvalidators/peers}"
+peer() {
+  local name="$1"
+  shift
+  "$peers/$name/bin/python" -m pip freeze 2>/dev/null | grep -qi "^$1\$" && return
+  { python3 -m venv "$peers/$name" && "$peers/$name/bin/python" -m pip install --quiet "$@"; } >/dev/null 2>&1 ||
+    { rm -rf "${peers:?}/$name"; echo "$* could not be installed: the tests that ask them are skipped"; }
+}
+# The SDK with axons and dendrites, its wallet and its time locks.
+peer sdk10 bittensor==10.5.0 bittensor-wallet==4.1.1 bittensor-drand==2.0.0
+# The SDK after it, with signed requests.
+peer sdk11 bittensor==11.3.0
+# The last wallet that reads every old keyfile.
+peer wallet1 bittensor-wallet==1.0.0 'setuptools<80'

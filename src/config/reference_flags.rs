@@ -18,6 +18,8 @@ struct Flag {
 enum Means {
     /// Its value goes to these keys.
     Sets(&'static [&'static str]),
+    /// Its value goes to this key as text: a hotkey may be called `1`.
+    SetsText(&'static str),
     /// A switch that turns these keys on.
     On(&'static [&'static str]),
     /// A switch that turns these keys off.
@@ -29,7 +31,7 @@ enum Means {
 }
 
 const NO_WANDB: &str = "this version does not report to wandb yet; the event log and Prometheus are on by default";
-const NO_REAL_CHAIN: &str = "this version validates the local network only; wallets and the real chain come next";
+const NO_REAL_CHAIN: &str = "this version validates the local network only; the real chain comes next";
 const NO_GATING: &str = "this version routes uniformly, as 1.2.0 really did; the gating model comes later";
 const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
 
@@ -85,9 +87,9 @@ const FLAGS: &[Flag] = &[
     flag("wandb.run_step_length", Means::AbsentValue(NO_WANDB)),
     flag("wandb.notes", Means::AbsentValue(NO_WANDB)),
     flag("wandb.track_gating_model", Means::AbsentSwitch(NO_WANDB)),
-    flag("wallet.name", Means::AbsentValue(NO_REAL_CHAIN)),
-    flag("wallet.hotkey", Means::AbsentValue(NO_REAL_CHAIN)),
-    flag("wallet.path", Means::AbsentValue(NO_REAL_CHAIN)),
+    flag("wallet.name", Means::SetsText("wallet.name")),
+    flag("wallet.hotkey", Means::SetsText("wallet.hotkey")),
+    flag("wallet.path", Means::SetsText("wallet.path")),
     flag("subtensor.network", Means::AbsentValue(NO_REAL_CHAIN)),
     flag("subtensor.chain_endpoint", Means::AbsentValue(NO_REAL_CHAIN)),
     flag("logging.debug", Means::AbsentSwitch("use --log debug")),
@@ -113,17 +115,25 @@ pub struct Absent {
 /// [`Absent`] instead of "unexpected argument".
 #[must_use]
 pub fn arguments() -> Vec<Arg> {
-    let argument = |flag: &Flag| {
-        let arg = Arg::new(flag.name).long(flag.name).help_heading("Flags of openvalidators 1.2.0");
-        match flag.means {
-            Means::Sets(keys) => arg.value_name("VALUE").help(format!("Sets {}", keys.join(" and "))),
-            Means::On(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = true", keys.join(" and "))),
-            Means::Off(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = false", keys.join(" and "))),
-            Means::AbsentValue(_) => arg.value_name("VALUE").hide(true),
-            Means::AbsentSwitch(_) => arg.action(ArgAction::SetTrue).hide(true),
-        }
-    };
     FLAGS.iter().map(argument).collect()
+}
+
+/// Those of the wallet alone, for the commands that need a hotkey and no more.
+#[must_use]
+pub fn wallet_arguments() -> Vec<Arg> {
+    FLAGS.iter().filter(|flag| flag.name.starts_with("wallet.")).map(argument).collect()
+}
+
+fn argument(flag: &Flag) -> Arg {
+    let arg = Arg::new(flag.name).long(flag.name).help_heading("Flags of openvalidators 1.2.0");
+    match flag.means {
+        Means::Sets(keys) => arg.value_name("VALUE").help(format!("Sets {}", keys.join(" and "))),
+        Means::SetsText(key) => arg.value_name("VALUE").help(format!("Sets {key}")),
+        Means::On(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = true", keys.join(" and "))),
+        Means::Off(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = false", keys.join(" and "))),
+        Means::AbsentValue(_) => arg.value_name("VALUE").hide(true),
+        Means::AbsentSwitch(_) => arg.action(ArgAction::SetTrue).hide(true),
+    }
 }
 
 /// Lays the flags given over the layers.
@@ -146,6 +156,11 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
                     set(keys, &parse_value(text));
                 }
             }
+            Means::SetsText(key) => {
+                if let Some(text) = value() {
+                    set(&[key], &Value::String(text.clone()));
+                }
+            }
             Means::On(keys) if given() => set(keys, &Value::Boolean(true)),
             Means::Off(keys) if given() => set(keys, &Value::Boolean(false)),
             Means::AbsentValue(reason) if value().is_some() => return Err(Absent { name, reason }),
@@ -164,10 +179,18 @@ mod tests {
     /// No flag is dead: each key of the table exists in the configuration.
     #[test]
     fn every_key_of_the_table_exists() {
-        let config = toml::Value::try_from(Config::default()).unwrap();
+        let mut config = Config::default();
+        // Keys that nobody set are not written.
+        config.wallet.name = Some("mine".to_owned());
+        config.wallet.hotkey = Some("1".to_owned());
+        let config = toml::Value::try_from(config).unwrap();
         for Flag { name, means } in FLAGS {
-            let (Means::Sets(keys) | Means::On(keys) | Means::Off(keys)) = means else { continue };
-            for key in *keys {
+            let keys = match means {
+                Means::Sets(keys) | Means::On(keys) | Means::Off(keys) => keys,
+                Means::SetsText(key) => std::slice::from_ref(key),
+                Means::AbsentValue(_) | Means::AbsentSwitch(_) => continue,
+            };
+            for key in keys {
                 let found = key.split('.').try_fold(&config, |table, part| table.get(part));
                 assert!(found.is_some(), "--{name} sets {key}, which does not exist");
             }
@@ -186,6 +209,19 @@ mod tests {
         assert!((config.prompts.answer_timeout_seconds - 7.5).abs() < f64::EPSILON);
         assert!(config.weights.disable_set_weights);
         assert!(!config.rewards.blacklist.enabled);
+    }
+
+    /// `--wallet.hotkey 1` used to be a number where a name is asked for.
+    #[test]
+    fn a_wallet_may_have_a_number_for_a_name() {
+        let command = clap::Command::new("run").args(wallet_arguments());
+        let given = ["run", "--wallet.name", "true", "--wallet.hotkey", "1", "--wallet.path", "/srv/wallets"];
+        let mut layers = Layers::default();
+        layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
+        apply(&command.try_get_matches_from(given).unwrap(), &mut layers).unwrap();
+        let wallet = layers.read::<Config>().unwrap().wallet;
+        assert_eq!((wallet.name.as_deref(), wallet.hotkey.as_deref()), (Some("true"), Some("1")));
+        assert_eq!(wallet.path, std::path::Path::new("/srv/wallets"));
     }
 
     #[test]

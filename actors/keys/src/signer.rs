@@ -1,7 +1,7 @@
 use std::fmt;
 
 use openvalidators_messages::Hotkey;
-use schnorrkel::{ExpansionMode, Keypair, MiniSecretKey, PublicKey, Signature, context::SigningContext};
+use schnorrkel::{ExpansionMode, Keypair, MiniSecretKey, PublicKey, SecretKey, Signature, context::SigningContext};
 
 use crate::uri::{self, UriError};
 
@@ -48,6 +48,11 @@ impl HotkeySigner {
     /// When the text is no such URI; the error does not repeat it.
     pub fn from_uri(uri: &str) -> Result<Self, UriError> {
         uri::secret_key(uri).map(|secret| Self::from_keypair(secret.to_keypair()))
+    }
+
+    /// From a secret that is expanded already.
+    pub(crate) fn from_secret(secret: SecretKey) -> Self {
+        Self::from_keypair(secret.into())
     }
 
     /// The public key.
