@@ -21,8 +21,11 @@ use crate::{
     response::{Failure, Received},
 };
 
-/// The class name of the synapse.
-const PATH: &str = "/Prompting";
+/// How miners are asked, on either wire.
+pub(crate) const METHOD: Method = Method::POST;
+
+/// What they are asked for: the class name of the synapse.
+pub(crate) const PATH: &str = "/Prompting";
 
 /// Our name to axons.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("openvalidators/", env!("CARGO_PKG_VERSION")));
@@ -64,7 +67,7 @@ impl HttpClient {
             .build()
             .map_err(|error| Failure::Internal(error.to_string()))?;
         let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = METHOD;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let headers = request.headers_mut();

@@ -5,10 +5,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::transport::Choice;
+
 /// What the operator sets about asking miners.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// The wire: `auto`, `synapse` or `btauth`.
+    pub transport: Choice,
     /// The address we say we have. Axons replace it by the one they see.
     pub external_ip: IpAddr,
     /// The SDK version we say we are, as one integer (10.5.0). From 7_002_000 on axons check how fresh a request is.
@@ -101,6 +105,7 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            transport: Choice::Auto,
             external_ip: Ipv4Addr::UNSPECIFIED.into(),
             declared_version: 10_005_000,
             own_addresses: Vec::new(),

@@ -1,18 +1,19 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use openvalidators_keys::{HotkeySigner, ss58};
-use openvalidators_messages::{Completion, dendrite::Query, gating::Routed};
+use openvalidators_messages::{Completion, QueryOutcome, dendrite::Query, gating::Routed};
 use openvalidators_runtime::SharedClock;
 use tokio::{runtime::Handle, task::JoinSet};
 
 use crate::{
-    address,
-    client::HttpClient,
+    address, btauth,
+    client::{HttpClient, METHOD, PATH},
     config::{Config, ConfigError},
     metrics::Metrics,
     response::{Ending, Failure},
     signing::Signing,
     synapse::{Prompting, TerminalInfo},
+    transport::{Learned, Transport},
 };
 
 /// Asks miners. Clones share the connections and the lanes.
@@ -26,6 +27,7 @@ struct Inner {
     config: Config,
     client: HttpClient,
     signing: Arc<Signing>,
+    learned: Learned,
     clock: SharedClock,
     metrics: Metrics,
 }
@@ -50,7 +52,10 @@ impl Dendrite {
         config.check()?;
         let client = HttpClient::new(&config, metrics.received_bytes.clone());
         let signing = Signing::new(signer, clock.clone());
-        Ok(Self { inner: Arc::new(Inner { config, client, signing, clock, metrics }), workers })
+        Ok(Self {
+            inner: Arc::new(Inner { config, client, signing, learned: Learned::default(), clock, metrics }),
+            workers,
+        })
     }
 
     /// Asks every miner of the query at once and returns when all have ended or the deadline has passed: one completion
@@ -116,8 +121,47 @@ impl Inner {
         completion(&miner, ending, self.clock.now().saturating_sub(started))
     }
 
-    /// At most two requests: the second when the axon says that its lane's uuid is spent.
+    /// On one wire, and on the other when the answer shows that it should have been that one.
     async fn exchange(&self, miner: &Routed, prompting: &Prompting) -> Ending {
+        let (wire, may_switch) = self.learned.choose(miner, self.config.transport);
+        let (mut ending, suggested) = self.exchange_on(wire, miner, prompting).await;
+        let mut spoken = wire;
+        if let Some(other) = suggested.filter(|_| may_switch) {
+            tracing::debug!(uid = %miner.uid, %other, was = ending.status_code, "asking a miner on the other wire");
+            (ending, _) = self.exchange_on(other, miner, prompting).await;
+            spoken = other;
+        }
+        if may_switch && ending.outcome == QueryOutcome::Answered {
+            self.learned.remember(miner, spoken);
+        }
+        ending
+    }
+
+    /// How it ended, and the wire that the reply suggests instead.
+    async fn exchange_on(&self, wire: Transport, miner: &Routed, prompting: &Prompting) -> (Ending, Option<Transport>) {
+        match wire {
+            Transport::Synapse => self.synapse(miner, prompting).await,
+            Transport::Btauth => self.btauth(miner, prompting).await,
+        }
+    }
+
+    async fn btauth(&self, miner: &Routed, prompting: &Prompting) -> (Ending, Option<Transport>) {
+        let body = btauth::body(prompting);
+        let signing_since = self.clock.now();
+        let headers = btauth::headers(&self.signing, &ss58::encode(&miner.hotkey), METHOD.as_str(), PATH, &body);
+        self.metrics.sign_seconds.inc_by(self.clock.now().saturating_sub(signing_since).as_secs_f64());
+        self.metrics.sent_bytes.inc_by(body.len() as u64);
+        match self.client.exchange(miner.axon.address, headers, body).await {
+            Ok(received) => {
+                let ending = btauth::ending(&received).limited(self.config.max_completion_characters);
+                (ending, Transport::Btauth.suggested(&received))
+            }
+            Err(failure) => (failure.into(), None),
+        }
+    }
+
+    /// At most two requests: the second when the axon says that its lane's uuid is spent.
+    async fn synapse(&self, miner: &Routed, prompting: &Prompting) -> (Ending, Option<Transport>) {
         let to = miner.axon.address;
         let axon = TerminalInfo {
             ip: Some(to.ip().to_string()),
@@ -142,12 +186,14 @@ impl Inner {
             };
             let body = prompting.body(&dendrite, &axon);
             self.metrics.sent_bytes.inc_by(body.len() as u64);
-            let ending: Ending = match self.client.exchange(to, prompting.headers(&dendrite, &axon), body).await {
-                Ok(received) => Ending::from(received).limited(self.config.max_completion_characters),
-                Err(failure) => failure.into(),
+            let received = match self.client.exchange(to, prompting.headers(&dendrite, &axon), body).await {
+                Ok(received) => received,
+                Err(failure) => return (failure.into(), None),
             };
+            let suggested = Transport::Synapse.suggested(&received);
+            let ending = Ending::from(received).limited(self.config.max_completion_characters);
             if tried_afresh || !ending.asks_for_fresh_uuid() {
-                return ending;
+                return (ending, suggested);
             }
             tried_afresh = true;
             lane.renew();

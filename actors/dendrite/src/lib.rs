@@ -10,13 +10,13 @@
 //! * Dead: connections and lanes live in [`Dendrite`], outside the actor; a fresh actor goes on with them. A query asked
 //!   again is a second set of requests to the same miners, and harmless.
 //!
-//! The wire is the Synapse protocol of bittensor 6 to 10 ([`synapse`]), with signatures as in [`signed_message`].
-//!
-//! [`signed_message`]: synapse::signed_message
+//! There are two wires: the Synapse protocol of bittensor 6 to 10 ([`synapse`]) and the signed requests of bittensor 11
+//! ([`btauth`]). [`transport`] says which miner is asked on which.
 
 mod actor;
 pub mod address;
 pub mod axon;
+pub mod btauth;
 mod client;
 mod config;
 mod dendrite;
@@ -28,9 +28,11 @@ mod signing;
 pub mod synapse;
 #[cfg(test)]
 mod testing;
+pub mod transport;
 mod unicode13;
 
 pub use actor::{DendriteActor, Mailboxes};
 pub use config::{Config, ConfigError};
 pub use dendrite::Dendrite;
 pub use metrics::Metrics;
+pub use transport::{Choice, Transport};

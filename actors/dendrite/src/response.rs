@@ -83,11 +83,11 @@ struct Refusal {
 // === impl Ending ===
 
 impl Ending {
-    fn new(outcome: QueryOutcome, status_code: u16, status_message: &str) -> Self {
+    pub(crate) fn new(outcome: QueryOutcome, status_code: u16, status_message: &str) -> Self {
         Self { outcome, status_code, status_message: bounded(status_message), text: String::new() }
     }
 
-    fn unparsed(outcome: QueryOutcome, what: &str) -> Self {
+    pub(crate) fn unparsed(outcome: QueryOutcome, what: &str) -> Self {
         Self::new(outcome, 422, &format!("Failed to parse response: {what}"))
     }
 
@@ -124,17 +124,27 @@ impl From<Received> for Ending {
         if code != 200 {
             return Self::new(outcome_of(code), code, &words);
         }
-        let encoding = reply.headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes());
-        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
-            return Self::unparsed(QueryOutcome::BadEncoding, "a compressed body, which was not asked for");
-        }
-        let Ok(text) = std::str::from_utf8(&reply.body) else {
-            return Self::unparsed(QueryOutcome::BadEncoding, "the body is not UTF-8");
+        let text = match reply.text() {
+            Ok(text) => text,
+            Err(what) => return Self::unparsed(QueryOutcome::BadEncoding, what),
         };
         match serde_json::from_str::<Body>(text) {
             Ok(body) => Self { text: body.completion, ..Self::new(QueryOutcome::Answered, 200, &words) },
             Err(error) => Self::unparsed(QueryOutcome::BadBody, &format!("no {CLASS} synapse: {error}")),
         }
+    }
+}
+
+// === impl Received ===
+
+impl Received {
+    /// The body as text, or why it is none.
+    pub(crate) fn text(&self) -> Result<&str, &'static str> {
+        let encoding = self.headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes());
+        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+            return Err("a compressed body, which was not asked for");
+        }
+        std::str::from_utf8(&self.body).map_err(|_| "the body is not UTF-8")
     }
 }
 
@@ -164,7 +174,7 @@ impl From<Failure> for Ending {
 }
 
 /// The outcome of a status that is not success.
-fn outcome_of(status: u16) -> QueryOutcome {
+pub(crate) fn outcome_of(status: u16) -> QueryOutcome {
     match status {
         300..400 => QueryOutcome::Redirected,
         400..500 => QueryOutcome::Refused,

@@ -94,6 +94,23 @@ impl Signing {
         &self.address
     }
 
+    /// Signs whatever `message` makes of a fresh nonce; the signature as `0x` and 128 digits. For wires without lanes.
+    pub fn sign_fresh(&self, message: impl FnOnce(u64) -> String) -> (u64, String) {
+        let (nonce, _) = self.fresh_nonce();
+        (nonce, self.sign(&message(nonce)))
+    }
+
+    /// A nonce greater than all before it in its generation.
+    fn fresh_nonce(&self) -> (u64, u64) {
+        let now_ns = u64::try_from(self.clock.unix().as_nanos()).unwrap_or(u64::MAX / 2);
+        let mut nonces = self.nonces.lock();
+        (nonces.next(now_ns), nonces.generation)
+    }
+
+    fn sign(&self, message: &str) -> String {
+        format!("0x{}", hex::encode(self.signer.sign(message.as_bytes())))
+    }
+
     /// A lane to this axon that no other request uses.
     pub fn take_lane(self: &Arc<Self>, axon: Hotkey) -> TakenLane {
         let kept = self.lanes.lock().get_mut(&axon).and_then(Vec::pop);
@@ -113,17 +130,12 @@ impl TakenLane {
     /// Signs a request that is about to be sent.
     pub fn sign(&mut self, axon_address: &str, body_hash: &str) -> Signed {
         let signing = &self.signing;
-        let now_ns = u64::try_from(signing.clock.unix().as_nanos()).unwrap_or(u64::MAX / 2);
-        let (nonce, generation) = {
-            let mut nonces = signing.nonces.lock();
-            (nonces.next(now_ns), nonces.generation)
-        };
+        let (nonce, generation) = signing.fresh_nonce();
         if self.lane.generation != generation {
             self.lane = Lane { uuid: Uuid::new_v4(), generation };
         }
         let uuid = self.lane.uuid.to_string();
-        let message = signed_message(nonce, &signing.address, axon_address, &uuid, body_hash);
-        let signature = format!("0x{}", hex::encode(signing.signer.sign(message.as_bytes())));
+        let signature = signing.sign(&signed_message(nonce, &signing.address, axon_address, &uuid, body_hash));
         Signed { nonce, uuid, signature }
     }
 

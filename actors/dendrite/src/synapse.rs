@@ -129,6 +129,11 @@ impl Prompting {
         &self.timeout
     }
 
+    /// The class fields, as JSON members.
+    pub(crate) fn fields(&self) -> &str {
+        &self.fields
+    }
+
     /// Bittensor's headers, in the SDK's order, and the content type.
     #[must_use]
     pub fn headers(&self, dendrite: &TerminalInfo, axon: &TerminalInfo) -> HeaderMap {
