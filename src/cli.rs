@@ -11,8 +11,10 @@ use crate::{
     config::{profiles::Profile, reference_flags},
 };
 
+mod query;
 mod wallet;
 
+pub use query::{Query, Wire};
 pub use wallet::{Wallet, WalletAction, WalletCheck};
 
 /// A Bittensor text-prompting validator: asks miners, scores their completions with a stack of reward models, keeps a
@@ -49,6 +51,8 @@ pub enum Task {
     Bench(Bench),
     /// Look at the wallet that holds the hotkey.
     Wallet(Wallet),
+    /// Ask one miner by hand.
+    Query(Query),
 }
 
 /// `openvalidators run`
@@ -298,6 +302,7 @@ pub fn parse() -> Parsed {
 pub fn command() -> Command {
     Cli::command()
         .mut_subcommand("run", |run| run.args(reference_flags::arguments()))
+        .mut_subcommand("query", |query| query.args(reference_flags::wallet_arguments()))
         .mut_subcommand("wallet", |wallet| {
             wallet.mut_subcommand("check", |check| check.args(reference_flags::wallet_arguments()))
         })

@@ -12,6 +12,7 @@ pub mod models;
 pub mod network;
 mod open_files;
 pub mod progress;
+pub mod query;
 pub mod run;
 pub mod score;
 pub mod serve;
@@ -94,6 +95,11 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             let cli::WalletAction::Check(command) = &command.action;
             let config = Config::load(&command.settings(), &parsed.subcommand, None)?;
             wallet::check(&config.wallet, command.json)
+        }
+        Task::Query(command) => {
+            let config = Config::load(&command.settings(), &parsed.subcommand, None)?;
+            let signer = wallet::signer(&config)?;
+            runtime()?.block_on(query::run(command, &config, signer))
         }
         Task::Localnet(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;
