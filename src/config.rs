@@ -71,7 +71,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compat {
-    /// Turns on every switch of the `[….compat]` tables, and `inference.interpret_special_tokens`.
+    /// Turns on every switch of the `[….compat]` tables and `inference.interpret_special_tokens`, and routes uniformly.
     pub all: bool,
 }
 
@@ -190,10 +190,20 @@ impl Config {
         used
     }
 
+    /// As [`Self::models_used`], and the model that reads prompts: what a validator needs.
+    #[must_use]
+    pub fn models_of_run(&self) -> Vec<(&'static str, &ModelName, Kind)> {
+        let mut used = self.models_used();
+        used.push(("gating.model", &self.gating.model, Kind::Encoder));
+        used
+    }
+
     fn turn_on_compat(&mut self) {
         self.rewards.compat = rewards::Compat::REFERENCE;
         self.prompts.compat = prompts::Compat { paste_verbatim: true };
         self.inference.interpret_special_tokens = true;
+        self.gating.routing = gating::RoutingKind::Uniform;
+        self.gating.compat = gating::Compat { accumulate_gradients: true };
     }
 
     /// Whether the values make sense, each crate judging its own.
@@ -241,7 +251,8 @@ impl Default for Config {
                 answer_timeout_seconds: 4.0,
                 ..prompts::Config::default()
             },
-            gating: gating::Config::default(),
+            // A local epoch takes seconds; its few steps could not both meet everyone and prefer anyone.
+            gating: gating::Config { longest_wait_blocks: 100, ..gating::Config::default() },
             dendrite: dendrite::Config { allow_private_addresses: true, ..dendrite::Config::default() },
             models: HubConfig::default(),
             inference: inference::Config::default(),
@@ -298,14 +309,23 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_needs_a_model() {
-        let keys = |config: &Config| config.models_used().into_iter().map(|(key, ..)| key).collect::<Vec<_>>();
+        let keys = |config: &Config| config.models_of_run().into_iter().map(|(key, ..)| key).collect::<Vec<_>>();
         let mut config = Config::default();
-        assert_eq!(keys(&config), ["rewards.dpo.model", "rewards.relevance.stages", "rewards.diversity.model"]);
+        assert_eq!(
+            keys(&config),
+            ["rewards.dpo.model", "rewards.relevance.stages", "rewards.diversity.model", "gating.model",]
+        );
         config.rewards.weights = [("rlhf_reward_model".to_owned(), 1.0)].into();
         config.rewards.shadows.insert("prompt_reward_model".into());
         config.rewards.nsfw.enabled = true;
         config.rewards.relevance.enabled = false;
-        let expected = ["rewards.rlhf.model", "rewards.prompt.model", "rewards.diversity.model", "rewards.nsfw.model"];
+        let expected = [
+            "rewards.rlhf.model",
+            "rewards.prompt.model",
+            "rewards.diversity.model",
+            "rewards.nsfw.model",
+            "gating.model",
+        ];
         assert_eq!(keys(&config), expected);
     }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use openvalidators_inference::{Demand, Engine, LocalEngine, Metrics, ModelSource, RemoteMetrics, RoutedEngine};
+use openvalidators_inference::{Demand, Engine, Kind, LocalEngine, Metrics, ModelSource, RemoteMetrics, RoutedEngine};
 use openvalidators_messages::inference::{ModelName, Overflow, Pooling};
 use openvalidators_rewards::{Measure, RewardModelConfig, dahoas, dpo, prompt, reciprocate, rlhf};
 use openvalidators_runtime::SharedClock;
@@ -11,12 +11,14 @@ use prometheus::Registry;
 
 use crate::{config::Config, models};
 
-/// Loads the models of `sources` that are computed here and asks the servers of the others what they are.
+/// Loads the models of `sources` that are computed here and asks the servers of the others what they are. Those `used`, by their
+/// keys, must be of the kinds they are used as.
 ///
 /// # Errors
 /// When a model does not load, or servers cannot serve what rewards and filters will ask.
 pub async fn start(
     config: &Config,
+    used: &[(&str, &ModelName, Kind)],
     sources: &[ModelSource],
     registry: &Registry,
     clock: &SharedClock,
@@ -33,7 +35,7 @@ pub async fn start(
         let routed = RoutedEngine::start(engine, &config.inference, &demands, folder, metrics, clock.clone());
         engine = Arc::new(routed.await?);
     }
-    models::check_kinds(config, &*engine).await?;
+    models::check_kinds(used, &*engine).await?;
     Ok(engine)
 }
 

@@ -7,7 +7,7 @@ pub mod stack;
 use std::process::ExitCode;
 
 use openvalidators_hub::{Hub, Look, ModelDirectory, ModelState, progress_for_people};
-use openvalidators_inference::{Engine, ModelSource};
+use openvalidators_inference::{Engine, Kind, ModelSource};
 use openvalidators_messages::inference::ModelName;
 use openvalidators_runtime::SystemClock;
 
@@ -48,7 +48,7 @@ pub async fn run(command: &cli::Models, config: &Config) -> anyhow::Result<ExitC
 #[must_use]
 pub fn used(config: &Config) -> Vec<ModelName> {
     let mut used = Vec::new();
-    for (_, model, _) in config.models_used() {
+    for (_, model, _) in config.models_of_run() {
         if !used.contains(model) && !engine::needs_no_files(config, model) {
             used.push(model.clone());
         }
@@ -62,7 +62,7 @@ pub fn used(config: &Config) -> Vec<ModelName> {
 /// When one is unknown, cannot be fetched or verified, or all of them together are too large for this machine; the error says
 /// what was found and what to do.
 pub async fn ready(hub: &Hub, config: &Config) -> anyhow::Result<Vec<ModelSource>> {
-    for (key, model, _) in config.models_used() {
+    for (key, model, _) in config.models_of_run() {
         if engine::needs_no_files(config, model) {
             continue;
         }
@@ -84,12 +84,12 @@ pub fn place_only_used(config: &mut Config, hub: &Hub) {
     config.inference.placement.retain(|model, _| used.contains(model) || hub.entry(&model.0).is_err());
 }
 
-/// Whether each model can be asked what its reward or filter will ask it.
+/// Whether each model can be asked what its user, named by a key, will ask it.
 ///
 /// # Errors
 /// When one cannot; the error says what it is and what it must be.
-pub async fn check_kinds(config: &Config, engine: &dyn Engine) -> anyhow::Result<()> {
-    for (key, model, wanted) in config.models_used() {
+pub async fn check_kinds(used: &[(&str, &ModelName, Kind)], engine: &dyn Engine) -> anyhow::Result<()> {
+    for &(key, model, wanted) in used {
         match engine.kind(model).await {
             Some(found) if found == wanted => {}
             Some(found) => anyhow::bail!("{key} is `{model}`, which is {found}; it must be {wanted}"),

@@ -170,7 +170,7 @@ async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) 
     let (hub, mut config) = (Hub::new(&config.models, clock.clone())?, config.clone());
     models::place_only_used(&mut config, &hub);
     let sources = models::ready(&hub, &config).await?;
-    engine::start(&config, &sources, registry, clock).await
+    engine::start(&config, &config.models_of_run(), &sources, registry, clock).await
 }
 
 /// What the chain holds of ours; nothing when we have no place, or the chain does not answer any more.

@@ -90,7 +90,7 @@ async fn start_inference(
 ) -> anyhow::Result<rewards::Inference> {
     let here = engine::computed_here(config, &sources);
     models::stack::Stack::of_sources(config, &here)?.check_fits(config, &models::memory::free)?;
-    in_front_of(engine::start(config, &sources, &Registry::new(), clock).await?, config)
+    in_front_of(engine::start(config, &config.models_used(), &sources, &Registry::new(), clock).await?, config)
 }
 
 /// An actor in front of an engine, and the mailboxes to ask it by.

@@ -237,14 +237,23 @@ impl Topology {
 
         let gating = {
             let metrics = gating::Metrics::new(registry)?;
-            let (hotkey, config, metagraph) = (signer.hotkey(), config.gating, metagraph.clone());
+            let config = config.gating.clone();
+            let around = gating::Surroundings {
+                seed,
+                own_hotkey: signer.hotkey(),
+                metagraph: metagraph.clone(),
+                ledger: doors.ledger_of_gating(),
+                embed: doors.inference.embed.clone(),
+                clock: clock.clone(),
+            };
             let factory = move || {
-                let actor = gating::GatingActor::new(seed, hotkey, metagraph.clone(), config, metrics.clone());
-                async move { Ok(actor) }
+                let (config, around, metrics) = (config.clone(), around.clone(), metrics.clone());
+                async move { Ok(gating::GatingActor::recover(config, around, metrics).await?) }
             };
             let attach = doors.gating.clone();
             supervisor.run(&threads.folds, &doors.gating.inbox, factory, move |actor| attach.attach(actor))
         };
+        recovered("what routing has learned", doors.gating.apply.ready(), shutdown).await?;
 
         let dendrite = {
             let metrics = dendrite::Metrics::new(registry)?;
@@ -405,6 +414,7 @@ impl Doors {
             append: self.ledger.append.clone(),
             apply_rewards: self.rewards.apply.clone(),
             apply_weights: self.weights.apply.clone(),
+            apply_gating: self.gating.apply.clone(),
             store_outcome: self.ledger.store_outcome.clone(),
         }
     }
@@ -425,6 +435,14 @@ impl Doors {
             save_snapshot: self.ledger.save_snapshot.clone(),
             read_steps: self.ledger.read_steps.clone(),
             store_outcome: self.ledger.store_outcome.clone(),
+        }
+    }
+
+    fn ledger_of_gating(&self) -> gating::Ledger {
+        gating::Ledger {
+            load_snapshot: self.ledger.load_snapshot.clone(),
+            save_snapshot: self.ledger.save_snapshot.clone(),
+            read_steps: self.ledger.read_steps.clone(),
         }
     }
 

@@ -32,7 +32,7 @@ enum Means {
 
 const NO_WANDB: &str = "this version does not report to wandb yet; the event log and Prometheus are on by default";
 const NO_REAL_CHAIN: &str = "this version validates the local network only; the real chain comes next";
-const NO_GATING: &str = "this version routes uniformly, as 1.2.0 really did; the gating model comes later";
+const SENTENCE_GATING: &str = "prompts are read by a sentence-embedding model always: name it with --gating.model_name";
 const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
 
 const FLAGS: &[Flag] = &[
@@ -69,11 +69,11 @@ const FLAGS: &[Flag] = &[
     flag("neuron.mock_gating_model", Means::AbsentSwitch(NO_MOCKS)),
     flag("neuron.mock_dataset", Means::AbsentSwitch(NO_MOCKS)),
     flag("mock", Means::AbsentSwitch(NO_MOCKS)),
-    flag("neuron.use_custom_gating_model", Means::AbsentSwitch(NO_GATING)),
-    flag("gating.model_name", Means::AbsentValue(NO_GATING)),
-    flag("gating.num_uids", Means::AbsentValue(NO_GATING)),
-    flag("gating.learning_rate", Means::AbsentValue(NO_GATING)),
-    flag("gating.momentum", Means::AbsentValue(NO_GATING)),
+    flag("neuron.use_custom_gating_model", Means::AbsentSwitch(SENTENCE_GATING)),
+    flag("gating.model_name", Means::Sets(&["gating.model"])),
+    flag("gating.num_uids", Means::AbsentValue("the gating head has a row for each hotkey, as many as the subnet has")),
+    flag("gating.learning_rate", Means::Sets(&["gating.learning_rate"])),
+    flag("gating.momentum", Means::Sets(&["gating.momentum"])),
     flag("reward.dpo_weight", Means::Sets(&["rewards.weights.dpo_reward_model"])),
     flag("reward.reciprocate_weight", Means::Sets(&["rewards.weights.reciprocate_reward_model"])),
     flag("reward.rlhf_weight", Means::Sets(&["rewards.weights.rlhf_reward_model"])),

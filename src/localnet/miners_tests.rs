@@ -24,7 +24,7 @@ fn dendrite() -> Dendrite {
 
 fn routed(hotkey: Hotkey, address: SocketAddr) -> Routed {
     let axon = Advertised { address, protocol: 4, version: 10_005_000 };
-    Routed { uid: Uid(0), hotkey, axon, propensity: 1.0 }
+    Routed { uid: Uid(0), hotkey, axon, propensity: 1.0, uniform_propensity: None }
 }
 
 async fn ask(miners: Vec<Routed>, timeout: Duration) -> Vec<Completion> {

@@ -38,7 +38,7 @@ impl<'a> Listing<'a> {
     /// # Errors
     /// When a file is there but cannot be read.
     pub fn new(config: &Config, hub: &Hub, stack: &'a Stack, look: Look) -> anyhow::Result<Self> {
-        let used = config.models_used();
+        let used = config.models_of_run();
         let row = |member: &'a Member| {
             let name = &*member.name.0;
             anyhow::Ok(Row {

@@ -93,6 +93,7 @@ fn record(score: Score, scoring: Scoring, digests: std::collections::BTreeMap<St
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         source: String::new(),
         prompt: score.prompt.to_string(),
+        embedding: None,
         base_text: score.base_text.to_string(),
         asked: Vec::new(),
         completions: score.completions.to_vec(),

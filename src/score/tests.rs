@@ -133,7 +133,8 @@ async fn ten_steps_of_the_reference_come_out_the_same() {
     let recorded = golden("pipeline");
     let roles = ["dpo", "rlhf", "reciprocate", "relevance_bert", "relevance_mpnet", "diversity", "nsfw"];
     let mut stream = stream(&roles, true, &[]).await;
-    let rules = FoldRules { alpha: recorded["alpha"].as_f64().unwrap(), forget_after_blocks: u64::MAX };
+    let rules =
+        FoldRules { alpha: recorded["alpha"].as_f64().unwrap(), max_importance: 1.0, forget_after_blocks: u64::MAX };
     let mut averages = Scores::default();
     let mut variances: std::collections::BTreeMap<String, Variance> = Default::default();
     let steps = recorded["steps"].as_array().unwrap();

@@ -60,6 +60,7 @@ fn unscored() -> StepRecord {
         code_version: String::new(),
         source: String::new(),
         prompt: String::new(),
+        embedding: None,
         base_text: String::new(),
         asked: Vec::new(),
         completions: Vec::new(),

@@ -170,6 +170,7 @@ fn routed(uid: usize, port: u16) -> Routed {
         hotkey: Hotkey(hotkey),
         axon: Advertised { address: SocketAddr::new(ip, port), protocol: 4, version: 0 },
         propensity: 1.0,
+        uniform_propensity: None,
     }
 }
 

@@ -43,6 +43,7 @@ pub fn query(addresses: &[SocketAddr], timeout: Duration) -> Query {
         hotkey: bob(),
         axon: Advertised { address, protocol: 4, version: 0 },
         propensity: 1.0,
+        uniform_propensity: None,
     };
     Query {
         step: StepId { forward: ForwardId(1), index: 0 },

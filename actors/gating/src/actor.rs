@@ -1,17 +1,28 @@
-//! Messages to routing.
+//! Messages to routing and to what it has learned.
 
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Context, Handler};
-use openvalidators_messages::{
-    Hotkey, Metagraph, Neuron,
-    gating::{NobodyToAsk, Route, Routed},
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, ResponseFuture, WrapFuture, fut,
 };
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, Seed, Stop};
+use openvalidators_messages::{
+    Hotkey, Metagraph, Sequence,
+    gating::{Apply, NobodyToAsk, Route, Routing},
+    inference::Embed,
+    ledger::{SaveSnapshot, Snapshot},
+    rewards::FoldError,
+};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Seed, SharedClock, Stop, WhileAwaited, on_worker};
 use prometheus::Registry;
 use tokio::sync::watch;
 
-use crate::{config::Config, metrics::Metrics, uniform};
+use crate::{
+    config::Config,
+    metrics::Metrics,
+    recovery::{Ledger, OWNER, RecoverError, read_gap, recover},
+    router::Router,
+    snapshot::encode,
+};
 
 /// The ways into the gating actor.
 #[derive(Clone)]
@@ -20,15 +31,35 @@ pub struct Mailboxes {
     pub inbox: Inbox,
     /// Choices of miners.
     pub route: Mailbox<Route>,
+    /// Folds.
+    pub apply: Mailbox<Apply>,
 }
 
-/// Chooses miners.
+/// What the gating actor lives among.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The root of its random choices.
+    pub seed: Seed,
+    /// Never asked.
+    pub own_hotkey: Hotkey,
+    /// The subnet, after each block.
+    pub metagraph: watch::Receiver<Arc<Metagraph>>,
+    /// Where steps and snapshots are.
+    pub ledger: Ledger,
+    /// Who reads prompts.
+    pub embed: Mailbox<Embed>,
+    /// Time.
+    pub clock: SharedClock,
+}
+
+/// Chooses miners, and learns from what they complete.
 pub struct GatingActor {
-    seed: Seed,
-    own_hotkey: Hotkey,
-    metagraph: watch::Receiver<Arc<Metagraph>>,
-    config: Config,
-    metrics: Metrics,
+    router: Arc<Router>,
+    ledger: Ledger,
+    /// The latest step folded.
+    applied: Sequence,
+    folds_since_snapshot: u64,
+    snapshot_every_steps: u64,
 }
 
 // === impl Mailboxes ===
@@ -39,41 +70,47 @@ impl Mailboxes {
     /// # Errors
     /// When the registry has an inbox of this name already.
     pub fn new(capacity: usize, registry: &Registry) -> Result<Self, prometheus::Error> {
-        let inbox = Inbox::new("gating", capacity, registry)?;
-        Ok(Self { route: inbox.mailbox(), inbox })
+        let inbox = Inbox::new(OWNER, capacity, registry)?;
+        Ok(Self { route: inbox.mailbox(), apply: inbox.mailbox(), inbox })
     }
 
     /// Points every mailbox at a fresh actor.
     pub fn attach(&self, actor: &Addr<GatingActor>) {
         self.route.attach(actor);
+        self.apply.attach(actor);
     }
 }
 
 // === impl GatingActor ===
 
 impl GatingActor {
-    /// Routes by the latest snapshot of `metagraph`; the choice of a step follows from `seed` and the step's id.
-    #[must_use]
-    pub fn new(
-        seed: Seed,
-        own_hotkey: Hotkey,
-        metagraph: watch::Receiver<Arc<Metagraph>>,
-        config: Config,
-        metrics: Metrics,
-    ) -> Self {
-        Self { seed, own_hotkey, metagraph, config, metrics }
+    /// An actor that has learned from every settled step in the ledger.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn recover(config: Config, around: Surroundings, metrics: Metrics) -> Result<Self, RecoverError> {
+        let state = recover(&around.ledger, &config.rules(), &metrics).await?;
+        metrics.show(&state);
+        let (applied, ledger) = (state.sequence(), around.ledger.clone());
+        let snapshot_every_steps = config.snapshot_every_steps;
+        let router = Arc::new(Router::new(state, config, around, metrics));
+        Ok(Self { router, ledger, applied, folds_since_snapshot: 0, snapshot_every_steps })
     }
 
-    fn route(&self, Route { step, count, exclude }: &Route) -> Result<Vec<Routed>, NobodyToAsk> {
-        let metagraph = Arc::clone(&self.metagraph.borrow());
-        let available: Vec<&Neuron> = uniform::available(&metagraph, &self.own_hotkey, &self.config).collect();
-        let mut rng = self.seed.rng("route", &[step.forward.0, step.index.into()]);
-        let routed = uniform::draw(available.iter().copied(), *count, exclude, &mut rng);
-        self.metrics.note(available.len(), *count, exclude, &routed);
-        if available.is_empty() {
-            return Err(NobodyToAsk { neurons: metagraph.neurons.len(), block: metagraph.block.0 });
+    fn folded(&mut self, latest: Sequence, count: u64, context: &mut Context<Self>) {
+        self.applied = self.applied.max(latest);
+        self.folds_since_snapshot += count;
+        if self.folds_since_snapshot >= self.snapshot_every_steps {
+            self.folds_since_snapshot = 0;
+            let every = self.snapshot_every_steps;
+            let saved = save(self.router.clone(), self.ledger.save_snapshot.clone()).into_actor(self);
+            context.spawn(saved.map(move |saved, actor, _| {
+                if !saved {
+                    // With the next fold.
+                    actor.folds_since_snapshot = every;
+                }
+            }));
         }
-        Ok(routed)
     }
 }
 
@@ -82,86 +119,73 @@ impl Actor for GatingActor {
 }
 
 impl Handler<Envelope<Route>> for GatingActor {
-    type Result = Result<Vec<Routed>, NobodyToAsk>;
+    /// Beside others: most of it is waiting for the embedding.
+    type Result = WhileAwaited<Result<Routing, NobodyToAsk>>;
 
     fn handle(&mut self, envelope: Envelope<Route>, _: &mut Self::Context) -> Self::Result {
-        let (route, _place) = envelope.open();
-        self.route(&route)
+        let (route, place) = envelope.open();
+        WhileAwaited::new(place, self.router.clone().route(route))
     }
 }
 
-/// Nothing to put in safety.
-impl Handler<Stop> for GatingActor {
-    type Result = ();
+impl Handler<Envelope<Apply>> for GatingActor {
+    /// One step at a time: the next waits while a gap is filled.
+    type Result = AtomicResponse<Self, Result<(), FoldError>>;
 
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) {}
+    fn handle(&mut self, envelope: Envelope<Apply>, _: &mut Self::Context) -> Self::Result {
+        let (step, place) = envelope.open();
+        let applied = self.applied;
+        if step.sequence <= applied {
+            return AtomicResponse::new(Box::pin(fut::ready(Ok(()))));
+        }
+        let (router, read_steps) = (self.router.clone(), self.ledger.read_steps.clone());
+        let fold = async move {
+            let mut steps = Vec::new();
+            if step.sequence > applied.next() {
+                steps = read_gap(read_steps, applied, step.sequence, router.metrics()).await?;
+            }
+            let (latest, count) = (step.sequence, steps.len() as u64 + 1);
+            steps.push(step);
+            on_worker(move || router.fold(&steps)).await;
+            Ok((latest, count))
+        };
+        AtomicResponse::new(Box::pin(fold.into_actor(self).map(move |folded, actor, context| {
+            let _place = place;
+            let (latest, count) = folded?;
+            actor.folded(latest, count, context);
+            Ok(())
+        })))
+    }
+}
+
+/// Leaves a last snapshot.
+impl Handler<Stop> for GatingActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
+        let (router, save_snapshot) = (self.router.clone(), self.ledger.save_snapshot.clone());
+        Box::pin(async move {
+            save(router, save_snapshot).await;
+        })
+    }
+}
+
+async fn save(router: Arc<Router>, mailbox: Mailbox<SaveSnapshot>) -> bool {
+    let snapshot = match on_worker(move || router.with_state(encode)).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            tracing::error!(%error, "no snapshot was made of what routing has learned");
+            return true;
+        }
+    };
+    let Snapshot { sequence, .. } = snapshot;
+    match mailbox.call(SaveSnapshot { owner: OWNER, snapshot }).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::error!(%error, %sequence, "what routing has learned has no new snapshot"),
+        Err(error) => tracing::error!(%error, %sequence, "what routing has learned has no new snapshot"),
+    }
+    false
 }
 
 #[cfg(test)]
-mod tests {
-    use openvalidators_messages::{ForwardId, StepId, Uid};
-
-    use super::*;
-    use crate::samples::{metagraph, miner};
-
-    const OWN: Hotkey = Hotkey([3; 32]);
-
-    fn ask(forward: u64, index: u8, count: usize, exclude: &[u16]) -> Route {
-        let step = StepId { forward: ForwardId(forward), index };
-        Route { step, count, exclude: exclude.iter().copied().map(Uid).collect() }
-    }
-
-    fn started(metagraph: &watch::Receiver<Arc<Metagraph>>, seed: u64) -> (Mailboxes, Registry) {
-        let registry = Registry::new();
-        let mailboxes = Mailboxes::new(4, &registry).unwrap();
-        let metrics = Metrics::new(&registry).unwrap();
-        let actor = GatingActor::new(Seed(seed), OWN, metagraph.clone(), Config::default(), metrics);
-        mailboxes.attach(&actor.start());
-        (mailboxes, registry)
-    }
-
-    fn uids(routed: &[Routed]) -> Vec<u16> {
-        routed.iter().map(|routed| routed.uid.0).collect()
-    }
-
-    #[actix::test]
-    async fn a_choice_follows_from_seed_and_step_alone() {
-        let (_sender, receiver) = watch::channel(Arc::new(metagraph((0..60).map(miner).collect())));
-        let ((one, _), (again, _), (other, _)) = (started(&receiver, 1), started(&receiver, 1), started(&receiver, 2));
-        let first = one.route.call(ask(5, 2, 10, &[])).await.unwrap().unwrap();
-        one.route.call(ask(5, 3, 10, &[])).await.unwrap().unwrap();
-        assert_eq!(again.route.call(ask(5, 2, 10, &[])).await.unwrap().unwrap(), first);
-        for (mailboxes, route) in [(&other, ask(5, 2, 10, &[])), (&one, ask(5, 3, 10, &[])), (&one, ask(6, 2, 10, &[]))]
-        {
-            assert_ne!(uids(&mailboxes.route.call(route).await.unwrap().unwrap()), uids(&first));
-        }
-        assert!(!uids(&first).contains(&3), "uid 3 is ours");
-        assert!(first.iter().all(|routed| (routed.propensity - 10.0 / 59.0).abs() < 1e-12));
-        let neurons = receiver.borrow().clone();
-        for routed in &first {
-            let neuron = neurons.neuron(routed.uid).unwrap();
-            assert_eq!((routed.hotkey, Some(routed.axon)), (neuron.hotkey, neuron.axon));
-        }
-    }
-
-    #[actix::test]
-    async fn the_latest_metagraph_counts_and_an_empty_one_is_an_error() {
-        let (sender, receiver) = watch::channel(Arc::new(metagraph(vec![])));
-        let (mailboxes, registry) = started(&receiver, 1);
-        let error = mailboxes.route.call(ask(0, 0, 5, &[])).await.unwrap().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "nobody to ask: of 0 neurons at block 7 none is a serving miner other than ourselves"
-        );
-        sender.send_replace(Arc::new(metagraph((0..5).map(miner).collect())));
-        let routed = mailboxes.route.call(ask(0, 0, 5, &[0, 1])).await.unwrap().unwrap();
-        assert_eq!(routed.len(), 4, "ourselves left out, the excluded taken again");
-        let counted = |name: &str| {
-            let name = format!("openvalidators_gating_{name}");
-            let family = registry.gather().into_iter().find(|family| family.name() == name).unwrap();
-            family.get_metric()[0].get_counter().get_value()
-        };
-        let counts = ["routed_total", "repeated_total", "short_total", "nobody_total"].map(counted);
-        assert_eq!(counts, [4.0, 2.0, 2.0, 1.0]);
-    }
-}
+mod tests;

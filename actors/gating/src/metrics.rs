@@ -1,9 +1,17 @@
 //! What the gating actor exports.
 
-use openvalidators_messages::Uid;
-use prometheus::{IntCounter, IntGauge, Registry, core::Collector};
+use std::{collections::BTreeSet, sync::Arc};
 
-use openvalidators_messages::gating::Routed;
+use openvalidators_messages::{StepRecord, Uid, gating::Routed, prompts::topic};
+use parking_lot::Mutex;
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+
+use crate::state::{Folded, State};
+
+/// Topics that have a series of their own for each uid; further ones are counted together.
+const MOST_TOPICS: usize = 24;
+/// What these are called.
+const OTHER_TOPICS: &str = "other";
 
 /// Metrics of routing. They outlive the actor: make them once, outside its factory.
 #[derive(Clone)]
@@ -18,6 +26,41 @@ pub struct Metrics {
     short_total: IntCounter,
     /// Steps that found nobody to ask.
     nobody_total: IntCounter,
+    /// Steps by how they were routed: `learned`, `uniform`.
+    steps_total: IntCounterVec,
+    /// How evenly the latest step asked.
+    evenness: Gauge,
+    /// The share of the available asked within the bound.
+    coverage: Gauge,
+    /// The longest anybody available has waited.
+    longest_wait_blocks: IntGauge,
+    /// Prompts that nobody read in time.
+    unread_total: IntCounter,
+    /// Miners asked, by what about.
+    asked_about_total: IntCounterVec,
+    topics: Arc<Mutex<BTreeSet<String>>>,
+    /// The head's loss on the latest step it learned from.
+    loss: Gauge,
+    /// Steps the head refused to learn from.
+    refused_total: IntCounter,
+    /// Hotkeys with a row in the head.
+    head_rows: IntGauge,
+    /// Steps that forecasts are made from.
+    memory_steps: IntGauge,
+    /// The latest step folded.
+    sequence: IntGauge,
+    /// Steps that had no outcome when they were to be folded.
+    pub(crate) left_out_total: IntCounter,
+}
+
+/// The subnet as one routing saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) available: usize,
+    pub(crate) longest_wait_blocks: u64,
+    pub(crate) coverage: f64,
+    pub(crate) evenness: f64,
+    pub(crate) learned: bool,
 }
 
 impl Metrics {
@@ -28,26 +71,95 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let name = |name: &str| format!("openvalidators_gating_{name}");
         let counter = |suffix, help| registered(registry, IntCounter::new(name(suffix), help)?);
-        Ok(Self {
-            available: registered(
-                registry,
-                IntGauge::new(name("available"), "Neurons that could be asked at the latest routing")?,
-            )?,
+        let count = |suffix, help| registered(registry, IntGauge::new(name(suffix), help)?);
+        let gauge = |suffix, help| registered(registry, Gauge::new(name(suffix), help)?);
+        let by = |suffix, help, labels: &[&str]| {
+            registered(registry, IntCounterVec::new(Opts::new(name(suffix), help), labels)?)
+        };
+        let metrics = Self {
+            available: count("available", "Neurons that could be asked at the latest routing")?,
             routed_total: counter("routed_total", "Miners routed to")?,
             repeated_total: counter("repeated_total", "Miners routed to again in one forward, for want of others")?,
             short_total: counter("short_total", "Steps that got fewer miners than they wanted")?,
             nobody_total: counter("nobody_total", "Steps that found nobody to ask")?,
-        })
+            steps_total: by("steps_total", "Steps, by how their miners were chosen", &["routing"])?,
+            evenness: gauge(
+                "evenness",
+                "Entropy of the latest routing's odds, by that of uniform ones: 1 asks all alike",
+            )?,
+            coverage: gauge("coverage", "Share of the available miners asked within longest_wait_blocks")?,
+            longest_wait_blocks: count("longest_wait_blocks", "Blocks the longest waiting available miner has waited")?,
+            unread_total: counter("unread_total", "Prompts that got no embedding in time, and were routed uniformly")?,
+            asked_about_total: by(
+                "asked_about_total",
+                "Settled questions, by uid and by topic of the text",
+                &["uid", "topic"],
+            )?,
+            topics: Arc::default(),
+            loss: gauge("loss", "Loss of the gating head on the latest step, before it learned from it")?,
+            refused_total: counter("refused_total", "Steps the gating head refused to learn from")?,
+            head_rows: count("head_rows", "Hotkeys with a row in the gating head")?,
+            memory_steps: count("memory_steps", "Steps that forecasts are made from")?,
+            sequence: count("sequence", "The latest step folded")?,
+            left_out_total: counter("left_out_total", "Steps without an outcome that routing went on without")?,
+        };
+        ["learned", "uniform"].iter().for_each(|routing| metrics.steps_total.with_label_values(&[routing]).inc_by(0));
+        Ok(metrics)
     }
 
     /// Counts a routing.
-    pub(crate) fn note(&self, available: usize, wanted: usize, exclude: &[Uid], routed: &[Routed]) {
-        self.available.set(i64::try_from(available).unwrap_or(i64::MAX));
+    pub(crate) fn note(&self, seen: Seen, wanted: usize, exclude: &[Uid], routed: &[Routed]) {
+        self.available.set(i64::try_from(seen.available).unwrap_or(i64::MAX));
         self.routed_total.inc_by(routed.len() as u64);
         let repeated = routed.iter().filter(|routed| exclude.contains(&routed.uid)).count();
         self.repeated_total.inc_by(repeated as u64);
         self.short_total.inc_by(u64::from(routed.len() < wanted));
-        self.nobody_total.inc_by(u64::from(available == 0));
+        self.steps_total.with_label_values(&[if seen.learned { "learned" } else { "uniform" }]).inc();
+        self.evenness.set(seen.evenness);
+        self.coverage.set(seen.coverage);
+        self.longest_wait_blocks.set(i64::try_from(seen.longest_wait_blocks).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a step that found nobody.
+    pub(crate) fn note_nobody(&self) {
+        self.available.set(0);
+        self.short_total.inc();
+        self.nobody_total.inc();
+    }
+
+    /// Counts a prompt nobody read.
+    pub(crate) fn note_unread(&self) {
+        self.unread_total.inc();
+    }
+
+    /// Counts a fold.
+    pub(crate) fn note_fold(&self, record: &StepRecord, folded: Folded) {
+        match folded {
+            Folded::Learned(loss) => self.loss.set(f64::from(loss)),
+            Folded::Refused(_) => self.refused_total.inc(),
+            Folded::Counted => {}
+            Folded::Known => return,
+        }
+        let topic = self.topic(&record.source);
+        for asked in &record.asked {
+            self.asked_about_total.with_label_values(&[asked.uid.to_string().as_str(), &topic]).inc();
+        }
+    }
+
+    /// Shows what the state has come to.
+    pub(crate) fn show(&self, state: &State) {
+        self.head_rows.set(i64::try_from(state.head().len()).unwrap_or(i64::MAX));
+        self.memory_steps.set(i64::try_from(state.memory().len()).unwrap_or(i64::MAX));
+        self.sequence.set(i64::try_from(state.sequence().0).unwrap_or(i64::MAX));
+    }
+
+    fn topic(&self, source: &str) -> String {
+        let Some(topic) = topic(source) else { return OTHER_TOPICS.to_owned() };
+        let mut topics = self.topics.lock();
+        if topics.len() < MOST_TOPICS && !topics.contains(topic) {
+            topics.insert(topic.to_owned());
+        }
+        if topics.contains(topic) { topic.to_owned() } else { OTHER_TOPICS.to_owned() }
     }
 }
 

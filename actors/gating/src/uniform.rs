@@ -53,8 +53,15 @@ fn draw_uniformly(mut neurons: Vec<&Neuron>, count: usize, rng: &mut impl Rng) -
     let propensity = count as f64 / neurons.len().max(1) as f64;
     let (drawn, _) = neurons.partial_shuffle(rng, count);
     // Every neuron that serves has an axon: nobody is lost here.
-    let route =
-        |neuron: &&Neuron| neuron.axon.map(|axon| Routed { uid: neuron.uid, hotkey: neuron.hotkey, axon, propensity });
+    let route = |neuron: &&Neuron| {
+        neuron.axon.map(|axon| Routed {
+            uid: neuron.uid,
+            hotkey: neuron.hotkey,
+            axon,
+            propensity,
+            uniform_propensity: None,
+        })
+    };
     drawn.iter().filter_map(route).collect()
 }
 
@@ -86,7 +93,7 @@ mod tests {
         (neurons[7].validator_permit, neurons[7].stake) = (false, 1e6);
         let metagraph = metagraph(neurons);
         assert_eq!(uids(available(&metagraph, &OWN, &Config::default())), [0, 6, 7, 8]);
-        let strict = Config { vpermit_tao_limit: 0.0 };
+        let strict = Config { vpermit_tao_limit: 0.0, ..Config::default() };
         assert_eq!(uids(available(&metagraph, &OWN, &strict)), [0, 7, 8]);
     }
 

@@ -1,22 +1,35 @@
-//! Inbox of `actors/gating`: which miners a step asks.
+//! Inbox of `actors/gating`: which miners a step asks, and what came of it.
+
+use std::sync::Arc;
 
 use actix::Message;
 
-use crate::{Axon, Hotkey, StepId, Uid};
+use crate::{Axon, Hotkey, PromptEmbedding, Sequence, StepId, StepOutcome, StepRecord, Uid, rewards::FoldError};
 
 /// Chooses miners for a step.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Vec<Routed>, NobodyToAsk>")]
+#[rtype(result = "Result<Routing, NobodyToAsk>")]
 pub struct Route {
-    /// Same step, seed and metagraph, same choice.
+    /// Same step, prompt, seed, metagraph and steps folded, same choice.
     pub step: StepId,
+    /// What they will be asked.
+    pub prompt: Arc<str>,
     /// How many; fewer come back when fewer are available.
     pub count: usize,
     /// Miners already asked in this forward: taken again only when the others do not suffice.
     pub exclude: Vec<Uid>,
 }
 
-/// A miner chosen for a step. No uid appears twice in an answer.
+/// A choice of miners.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routing {
+    /// No uid appears twice.
+    pub miners: Vec<Routed>,
+    /// The prompt as the router read it, for the record of the step.
+    pub embedding: Option<PromptEmbedding>,
+}
+
+/// A miner chosen for a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Routed {
     /// Its place.
@@ -27,6 +40,20 @@ pub struct Routed {
     pub axon: Axon,
     /// The probability with which this step would have chosen it, in 0..=1.
     pub propensity: f64,
+    /// The probability with which uniform routing would have, where the step was not routed uniformly.
+    pub uniform_propensity: Option<f64>,
+}
+
+/// Folds a settled step into what the router has learned. Idempotent by sequence, like [`crate::rewards::Apply`].
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), FoldError>")]
+pub struct Apply {
+    /// Its place in the ledger.
+    pub sequence: Sequence,
+    /// What was appended there.
+    pub record: Arc<StepRecord>,
+    /// What `actors/rewards` made of it.
+    pub outcome: Arc<StepOutcome>,
 }
 
 /// Not one miner of the subnet can be asked.

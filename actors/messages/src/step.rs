@@ -1,6 +1,6 @@
 //! A settled step: the input that is appended to the ledger, and the outcome folded from it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,10 @@ pub struct StepRecord {
     pub source: String,
     /// The prompt as sent to the miners.
     pub prompt: String,
+    /// The prompt as the router read it: with it the router's state can be folded again without a model. `None` when the
+    /// router read no prompts, or no model gave it an embedding in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<PromptEmbedding>,
     /// What relevance compares with: the text the prompt was made about, before the template; for augment, as in the
     /// reference, the prompt itself.
     pub base_text: String,
@@ -54,6 +58,19 @@ pub struct Asked {
     pub hotkey: Hotkey,
     /// The probability with which the router chose it for this step, in 0..=1.
     pub propensity: f64,
+    /// The probability with which uniform routing would have chosen it for this step; `None` in records of uniform routing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uniform_propensity: Option<f64>,
+}
+
+/// A prompt as a row of numbers, stored as little-endian f32 in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptEmbedding {
+    /// The model and pooling that made it: rows of different ones are not comparable.
+    pub encoder: String,
+    /// The row.
+    #[serde(with = "f32_hex_shared")]
+    pub row: Arc<[f32]>,
 }
 
 /// Whether a step could be scored at all. A step that could not is never scored zero.
@@ -139,6 +156,20 @@ pub struct Reward(f32);
 #[error("a reward must be finite, found {0}")]
 pub struct NotFinite(pub f32);
 
+// === impl Asked ===
+
+impl Asked {
+    /// How much this miner's reward stands for where uniform routing is what averages should be of: the probability of
+    /// uniform routing over the router's (Horvitz & Thompson 1952). Below 1 for a miner sought out for this prompt, above
+    /// 1 for one asked against the odds; 1 under uniform routing, and where a record says nothing usable.
+    #[must_use]
+    pub fn importance(&self) -> f64 {
+        let uniform = self.uniform_propensity.unwrap_or(self.propensity);
+        let ratio = uniform / self.propensity;
+        if ratio.is_finite() && ratio > 0.0 { ratio } else { 1.0 }
+    }
+}
+
 // === impl StepOutcome ===
 
 impl StepOutcome {
@@ -216,9 +247,52 @@ mod f32_hex {
     }
 }
 
+/// [`f32_hex`] of a row that is shared.
+mod f32_hex_shared {
+    use std::sync::Arc;
+
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(row: &Arc<[f32]>, serializer: S) -> Result<S::Ok, S::Error> {
+        super::f32_hex::serialize(row, serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[f32]>, D::Error> {
+        super::f32_hex::deserialize(deserializer).map(Arc::from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn importance_is_the_ratio_of_the_odds_and_1_where_nothing_is_known() {
+        let asked = |propensity, uniform_propensity| {
+            let asked = Asked { uid: Uid(1), hotkey: Hotkey([1; 32]), propensity, uniform_propensity };
+            asked.importance()
+        };
+        assert_eq!(asked(0.1, Some(0.4)), 4.0);
+        assert_eq!(asked(1.0, Some(0.25)), 0.25);
+        for (propensity, uniform) in
+            [(0.3, None), (0.0, Some(0.5)), (f64::NAN, Some(0.5)), (0.5, Some(0.0)), (0.5, Some(f64::NAN))]
+        {
+            assert_eq!(asked(propensity, uniform), 1.0);
+        }
+    }
+
+    /// Ledgers of earlier versions hold records without these fields.
+    #[test]
+    fn a_record_without_routing_is_read() {
+        let asked: Asked = serde_json::from_str(&format!(
+            r#"{{"uid": 3, "hotkey": {}, "propensity": 0.5}}"#,
+            serde_json::to_string(&Hotkey([1; 32])).unwrap()
+        ))
+        .unwrap();
+        assert_eq!((asked.uniform_propensity, asked.importance()), (None, 1.0));
+        let kept = PromptEmbedding { encoder: "m, mean".into(), row: [0.1, -2.5].into() };
+        assert_eq!(serde_json::from_str::<PromptEmbedding>(&serde_json::to_string(&kept).unwrap()).unwrap(), kept);
+    }
 
     #[test]
     fn a_reward_refuses_what_is_not_finite() {

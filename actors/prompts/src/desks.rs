@@ -22,6 +22,8 @@ pub struct Desks {
     pub apply_rewards: Mailbox<rewards::Apply>,
     /// The fold into the moving averages: `actors/weights`.
     pub apply_weights: Mailbox<weights::Apply>,
+    /// The fold into what the router has learned: `actors/gating`.
+    pub apply_gating: Mailbox<gating::Apply>,
     /// The derived row: `actors/ledger`.
     pub store_outcome: Mailbox<ledger::StoreOutcome>,
 }

@@ -21,7 +21,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use openvalidators_messages::{
     Asked, Completion, ForwardId, STEP_RECORD_VERSION, Scoring, StepId, StepName, StepOutcome, StepRecord, Uid,
     dendrite::Query,
-    gating::{NobodyToAsk, Route, Routed},
+    gating::{NobodyToAsk, Route, Routed, Routing},
     prompts::{Draw, SourceError},
     rewards::{Score, ScoreSheet, Unscored},
 };
@@ -184,10 +184,11 @@ impl Forward<'_> {
         let block = lanes.metagraph.borrow().block;
         let (started_at, since) = (lanes.clock.unix().as_secs_f64(), lanes.clock.now());
 
-        let miners = self.route(step).await?;
+        let prompt: Arc<str> = prompt.into();
+        let Routing { miners, embedding } = self.route(step, &prompt).await?;
         self.asked.extend(miners.iter().map(|miner| miner.uid));
-        let completions = self.query(step, &miners, prompt).await?;
-        let (scoring, digests) = match self.score(prompt, base_text, completions.clone()).await {
+        let completions = self.query(step, &miners, &prompt).await?;
+        let (scoring, digests) = match self.score(&prompt, base_text, completions.clone()).await {
             Ok(ScoreSheet { raw, digests }) => (Scoring::Scored(raw), digests),
             Err(Unscored { reason }) => (Scoring::Unscored { reason }, Default::default()),
         };
@@ -201,7 +202,8 @@ impl Forward<'_> {
             seed: lanes.seed.0,
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             source: self.source.clone(),
-            prompt: prompt.to_owned(),
+            prompt: prompt.to_string(),
+            embedding,
             base_text: base_text.to_owned(),
             asked: miners.iter().map(asked).collect(),
             completions: completions.to_vec(),
@@ -226,13 +228,13 @@ impl Forward<'_> {
         })
     }
 
-    async fn route(&self, step: StepId) -> Result<Vec<Routed>, EarlyReason> {
+    async fn route(&self, step: StepId, prompt: &Arc<str>) -> Result<Routing, EarlyReason> {
         let lanes = self.lanes;
         let count = lanes.settings.asking(self.name.kind()).count;
-        let route = Route { step, count, exclude: self.asked.clone() };
+        let route = Route { step, prompt: prompt.clone(), count, exclude: self.asked.clone() };
         let call = lanes.desks.route.call_again(route, CRASH_ATTEMPTS);
-        let miners = self.timed(Part::Route, answer_within(&*lanes.clock, lanes.settings.call_timeout, call)).await;
-        Ok(miners.map_err(no_answer(Part::Route))??)
+        let routing = self.timed(Part::Route, answer_within(&*lanes.clock, lanes.settings.call_timeout, call)).await;
+        Ok(routing.map_err(no_answer(Part::Route))??)
     }
 
     async fn query(&self, step: StepId, miners: &[Routed], prompt: &str) -> Result<Arc<[Completion]>, EarlyReason> {
@@ -285,7 +287,12 @@ impl Forward<'_> {
 }
 
 fn asked(miner: &Routed) -> Asked {
-    Asked { uid: miner.uid, hotkey: miner.hotkey, propensity: miner.propensity }
+    Asked {
+        uid: miner.uid,
+        hotkey: miner.hotkey,
+        propensity: miner.propensity,
+        uniform_propensity: miner.uniform_propensity,
+    }
 }
 
 fn no_answer(part: Part) -> impl Fn(NoAnswer) -> EarlyReason {

@@ -37,5 +37,5 @@ pub use lanes::Lanes;
 pub use metrics::Metrics;
 pub use script::{Accepted, Conversation, Script};
 pub use settle::{CRASH_ATTEMPTS, NotSettled, SETTLE_BACKOFF, Settled};
-pub use source::{Directory, Embedded, OpenError, Source, open};
+pub use source::{Directory, Embedded, OpenError, Passage, Source, open};
 pub use template::{Template, TemplateError};

@@ -12,7 +12,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use actix::Message;
 use openvalidators_messages::{
-    Sequence, StepOutcome, StepRecord, ledger,
+    Sequence, StepOutcome, StepRecord, gating, ledger,
     rewards::{self, FoldError},
     weights,
 };
@@ -94,11 +94,13 @@ impl Settler {
         let fold = rewards::Apply { sequence, record: record.clone() };
         let outcome = self.insist("fold into rewards", &self.desks.apply_rewards, fold, is_past).await?;
         *owed = Some(ledger::StoreOutcome { sequence, outcome: outcome.clone() });
-        let fold = weights::Apply { sequence, record, outcome: outcome.clone() };
+        let fold = weights::Apply { sequence, record: record.clone(), outcome: outcome.clone() };
         let folded = self.insist("fold into weights", &self.desks.apply_weights, fold, is_past).await;
-        // Stored even if that fold failed: weights catches up from this row.
+        let fold = gating::Apply { sequence, record, outcome: outcome.clone() };
+        let learned = self.insist("fold into gating", &self.desks.apply_gating, fold, is_past).await;
+        // Stored even if these folds failed: their owners catch up from this row.
         self.store(owed).await?;
-        folded?;
+        folded.and(learned)?;
         Ok(Settled { sequence, outcome })
     }
 

@@ -10,7 +10,7 @@ use openvalidators_messages::prompts::{Context, SourceError};
 use rand::RngCore;
 
 pub use directory::{Directory, OpenError};
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Passage};
 
 use crate::config::SourceConfig;
 

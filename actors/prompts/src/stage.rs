@@ -3,10 +3,10 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use openvalidators_messages::{
-    Axon, Block, Completion, Hotkey, Hyperparameters, Metagraph, Netuid, QueryOutcome, RawScores, Reward, Scored,
-    Scoring, Sequence, StepId, StepOutcome, StepRecord, Uid,
+    Axon, Block, Completion, Hotkey, Hyperparameters, Metagraph, Netuid, PromptEmbedding, QueryOutcome, RawScores,
+    Reward, Scored, Scoring, Sequence, StepId, StepOutcome, StepRecord, Uid,
     dendrite::Query,
-    gating::{NobodyToAsk, Route, Routed},
+    gating::{self, NobodyToAsk, Route, Routed, Routing},
     ledger::{Append, LedgerError, StoreOutcome},
     prompts::{Context, Draw, SourceError},
     rewards::{self, FoldError, Score, ScoreSheet, Unscored},
@@ -33,12 +33,13 @@ type Answer<M, R> = Box<dyn FnMut(&M) -> R>;
 /// What each neighbour does; replace what the test is about.
 pub struct Cast {
     pub draw: Answer<Draw, Result<Context, SourceError>>,
-    pub route: Answer<Route, Result<Vec<Routed>, NobodyToAsk>>,
+    pub route: Answer<Route, Result<Routing, NobodyToAsk>>,
     pub query: Answer<Query, Vec<Completion>>,
     pub score: Answer<Score, Result<ScoreSheet, Unscored>>,
     pub append: Answer<Append, Result<Sequence, LedgerError>>,
     pub apply_rewards: Answer<rewards::Apply, Result<Arc<StepOutcome>, FoldError>>,
     pub apply_weights: Answer<weights::Apply, Result<(), FoldError>>,
+    pub apply_gating: Answer<gating::Apply, Result<(), FoldError>>,
     pub store_outcome: Answer<StoreOutcome, Result<(), LedgerError>>,
 }
 
@@ -55,6 +56,7 @@ pub struct Stage {
     pub append: Recording<Append>,
     pub apply_rewards: Recording<rewards::Apply>,
     pub apply_weights: Recording<weights::Apply>,
+    pub apply_gating: Recording<gating::Apply>,
     pub store_outcome: Recording<StoreOutcome>,
     metagraph: watch::Sender<Arc<Metagraph>>,
 }
@@ -66,7 +68,9 @@ impl Default for Cast {
         let mut ledger = BTreeMap::<StepId, Sequence>::new();
         Self {
             draw: Box::new(|_| Ok(Context { source: "stage:0".to_owned(), text: text().into() })),
-            route: Box::new(|route| Ok(routed(route.count, &route.exclude))),
+            route: Box::new(|route| {
+                Ok(Routing { miners: routed(route.count, &route.exclude), embedding: Some(embedding()) })
+            }),
             query: Box::new(|query| query.miners.iter().map(|miner| completion(miner, query.step)).collect()),
             score: Box::new(|_| {
                 Ok(ScoreSheet { raw: RawScores::default(), digests: [("m".to_owned(), "d".to_owned())].into() })
@@ -77,6 +81,7 @@ impl Default for Cast {
             }),
             apply_rewards: Box::new(|apply| Ok(outcome(&apply.record, Some(0)))),
             apply_weights: Box::new(|_| Ok(())),
+            apply_gating: Box::new(|_| Ok(())),
             store_outcome: Box::new(|_| Ok(())),
         }
     }
@@ -93,10 +98,21 @@ impl Stage {
         let (append, append_seen) = recording_mailbox(cast.append);
         let (apply_rewards, apply_rewards_seen) = recording_mailbox(cast.apply_rewards);
         let (apply_weights, apply_weights_seen) = recording_mailbox(cast.apply_weights);
+        let (apply_gating, apply_gating_seen) = recording_mailbox(cast.apply_gating);
         let (store_outcome, store_outcome_seen) = recording_mailbox(cast.store_outcome);
         let registry = Registry::new();
         Self {
-            desks: Desks { draw, route, query, score, append, apply_rewards, apply_weights, store_outcome },
+            desks: Desks {
+                draw,
+                route,
+                query,
+                score,
+                append,
+                apply_rewards,
+                apply_weights,
+                apply_gating,
+                store_outcome,
+            },
             clock: DrivenClock::new(Duration::from_secs(UNIX)),
             shutdown: Shutdown::default(),
             metrics: Metrics::register(&registry).unwrap(),
@@ -107,6 +123,7 @@ impl Stage {
             append: append_seen,
             apply_rewards: apply_rewards_seen,
             apply_weights: apply_weights_seen,
+            apply_gating: apply_gating_seen,
             store_outcome: store_outcome_seen,
             metagraph: watch::Sender::new(Arc::new(metagraph())),
         }
@@ -175,8 +192,14 @@ pub fn routed(count: usize, exclude: &[Uid]) -> Vec<Routed> {
     let fresh = uids().filter(|uid| !exclude.contains(uid));
     let again = uids().filter(|uid| exclude.contains(uid));
     let axon = Axon { address: ([127, 0, 0, 1], 8091).into(), protocol: 4, version: 700 };
-    let routed = |uid: Uid| Routed { uid, hotkey: Hotkey([uid.0 as u8; 32]), axon, propensity: 0.25 };
+    let routed =
+        |uid: Uid| Routed { uid, hotkey: Hotkey([uid.0 as u8; 32]), axon, propensity: 0.25, uniform_propensity: None };
     fresh.chain(again).take(count).map(routed).collect()
+}
+
+/// What the stage's router makes of every prompt.
+pub fn embedding() -> PromptEmbedding {
+    PromptEmbedding { encoder: "stage".to_owned(), row: [0.25, -0.5].into() }
 }
 
 pub fn completion(miner: &Routed, step: StepId) -> Completion {

@@ -35,8 +35,11 @@ pub fn step(sequence: u64) -> StoredStep {
         code_version: "0.1.0".into(),
         source: "embedded:1".into(),
         prompt: "What is é?\nSay \"why\".".into(),
+        embedding: None,
         base_text: "é".into(),
-        asked: [3, 7].map(|uid| Asked { uid: Uid(uid), hotkey: miner(uid).1, propensity: 0.5 }).to_vec(),
+        asked: [3, 7]
+            .map(|uid| Asked { uid: Uid(uid), hotkey: miner(uid).1, propensity: 0.5, uniform_propensity: None })
+            .to_vec(),
         completions: vec![
             completion(3, " a vowel\n", QueryOutcome::Answered, 200, 0.5),
             completion(7, "", QueryOutcome::TimedOut, 408, 10.0),

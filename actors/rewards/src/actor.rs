@@ -10,7 +10,7 @@ use openvalidators_messages::{
     ledger::{SaveSnapshot, Snapshot},
     rewards::{Apply, FoldError, Score, ScoreSheet, Unscored},
 };
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop, WhileAwaited, within};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop, WhileAwaited, on_worker, within};
 use prometheus::Registry;
 use tracing::Instrument;
 
@@ -22,7 +22,6 @@ use crate::{
     score::Scorer,
     snapshot::encode,
     step::{Inference, Step},
-    worker::on_worker,
 };
 
 /// The ways into the rewards actor.

@@ -4,13 +4,13 @@
 use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
+use openvalidators_runtime::on_worker;
 
 use crate::{
     admission::folded,
     config::{BlacklistConfig, Compat},
     function::{Filter, Filtered, pass},
     step::{AskError, Step},
-    worker::on_worker,
 };
 
 /// The column.

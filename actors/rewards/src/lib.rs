@@ -53,7 +53,6 @@ pub mod score;
 pub mod snapshot;
 pub mod step;
 pub mod task_validator;
-mod worker;
 
 pub use actor::{Mailboxes, RewardsActor, StartError};
 pub use config::{

@@ -7,12 +7,11 @@ use openvalidators_messages::{
     Sequence, StepOutcome, StepRecord,
     ledger::{LedgerError, LoadSnapshot, ReadSteps, SaveSnapshot, Snapshot, StoreOutcome, StoredStep},
 };
-use openvalidators_runtime::{CallError, Mailbox};
+use openvalidators_runtime::{CallError, Mailbox, on_worker};
 
 use crate::{
     fold::{Rules, State},
     snapshot::decode,
-    worker::on_worker,
 };
 
 /// The owner's name of the snapshots.

@@ -46,8 +46,12 @@ pub fn record(answered: &[bool], raw: RawScores) -> StepRecord {
         code_version: String::new(),
         source: String::new(),
         prompt: String::new(),
+        embedding: None,
         base_text: String::new(),
-        asked: answered.iter().map(|_| Asked { uid: Uid(0), hotkey: Hotkey([0; 32]), propensity: 1.0 }).collect(),
+        asked: answered
+            .iter()
+            .map(|_| Asked { uid: Uid(0), hotkey: Hotkey([0; 32]), propensity: 1.0, uniform_propensity: None })
+            .collect(),
         completions: answered.iter().map(|&answered| completion("text", answered)).collect(),
         scoring: Scoring::Scored(raw),
         digests: Default::default(),

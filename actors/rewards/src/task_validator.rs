@@ -3,12 +3,12 @@
 
 use async_trait::async_trait;
 use openvalidators_messages::StepKind;
+use openvalidators_runtime::on_worker;
 
 use crate::{
     config::Compat,
     function::{Filter, Filtered, pass},
     step::{AskError, Step},
-    worker::on_worker,
 };
 
 /// The column.

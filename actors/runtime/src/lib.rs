@@ -10,7 +10,7 @@
 //! * [`Shutdown`] carries the first reason to stop; [`close_in_order`] closes what runs, naming who is late.
 //! * [`Clock`] and [`Seed`] are handed down: nothing else in the project reads the time or draws a random number. [`within`]
 //!   gives a wait its end.
-//! * [`accept_bounded`], [`AtPath`] and [`panic_text`] are what several crates would otherwise write again.
+//! * [`accept_bounded`], [`AtPath`], [`on_worker`] and [`panic_text`] are what several crates would otherwise write again.
 
 mod accept;
 mod at_path;
@@ -26,6 +26,7 @@ mod supervision;
 #[cfg(test)]
 mod supervision_tests;
 pub mod testing;
+mod worker;
 
 pub use accept::accept_bounded;
 pub use at_path::{AtPath, FileError};
@@ -37,3 +38,4 @@ pub use mailbox::{CallError, Envelope, Inbox, InboxHealth, Mailbox, Place};
 pub use seed::Seed;
 pub use shutdown::{Reason, Shutdown};
 pub use supervision::{ActorThread, BoxError, RestartBudget, Stop, Supervision, panic_text, supervise};
+pub use worker::on_worker;

@@ -295,7 +295,11 @@ impl Handler<Stop> for WeightsActor {
 }
 
 fn fold_rules(config: &WeightsConfig) -> FoldRules {
-    FoldRules { alpha: config.moving_average_alpha, forget_after_blocks: config.forget_after_blocks }
+    FoldRules {
+        alpha: config.moving_average_alpha,
+        max_importance: config.max_importance,
+        forget_after_blocks: config.forget_after_blocks,
+    }
 }
 
 async fn save(mailbox: Mailbox<SaveSnapshot>, message: SaveSnapshot) -> bool {

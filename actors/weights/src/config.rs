@@ -12,6 +12,8 @@ pub struct WeightsConfig {
     pub moving_average_alpha: f64,
     /// A hotkey that no step asked for so many blocks is forgotten (50,400 blocks of 12 s: a week).
     pub forget_after_blocks: u64,
+    /// Most that one reward counts in the average, where a miner was asked against the odds of learned routing.
+    pub max_importance: f64,
     /// A snapshot of the scores goes to the ledger after so many steps.
     pub snapshot_every_steps: u64,
 
@@ -71,6 +73,7 @@ impl Default for WeightsConfig {
             disable_set_weights: false,
             moving_average_alpha: 0.05,
             forget_after_blocks: 50_400,
+            max_importance: 10.0,
             snapshot_every_steps: 50,
             set_at_fraction: 0.5,
             retry_after_blocks: 10,
@@ -103,6 +106,9 @@ impl WeightsConfig {
                 self.exclude_quantile,
                 (0.0..1.0).contains(&self.exclude_quantile),
             ),
+            ("max_importance", "a number of at least 1", self.max_importance, {
+                self.max_importance >= 1.0 && self.max_importance.is_finite()
+            }),
             ("snapshot_every_steps", "at least 1", self.snapshot_every_steps as f64, self.snapshot_every_steps > 0),
             ("attempts_per_epoch", "at least 1", f64::from(self.attempts_per_epoch), self.attempts_per_epoch > 0),
             ("chain_timeout_seconds", "at least 1", self.chain_timeout_seconds as f64, self.chain_timeout_seconds > 0),
@@ -126,6 +132,8 @@ mod tests {
             (WeightsConfig { moving_average_alpha: f64::NAN, ..WeightsConfig::default() }, "moving_average_alpha"),
             (WeightsConfig { set_at_fraction: 1.0, ..WeightsConfig::default() }, "set_at_fraction"),
             (WeightsConfig { exclude_quantile: 1.0, ..WeightsConfig::default() }, "exclude_quantile"),
+            (WeightsConfig { max_importance: 0.5, ..WeightsConfig::default() }, "max_importance"),
+            (WeightsConfig { max_importance: f64::NAN, ..WeightsConfig::default() }, "max_importance"),
             (WeightsConfig { attempts_per_epoch: 0, ..WeightsConfig::default() }, "attempts_per_epoch"),
         ];
         for (config, key) in cases {

@@ -82,8 +82,12 @@ pub fn step(number: u64, block: u64, asked: &[(Hotkey, Option<f32>)]) -> (Arc<St
         code_version: "test".into(),
         source: "test".into(),
         prompt: String::new(),
+        embedding: None,
         base_text: String::new(),
-        asked: asked.iter().map(|(hotkey, _)| Asked { uid: Uid(0), hotkey: *hotkey, propensity: 0.5 }).collect(),
+        asked: asked
+            .iter()
+            .map(|(hotkey, _)| Asked { uid: Uid(0), hotkey: *hotkey, propensity: 0.5, uniform_propensity: None })
+            .collect(),
         completions: asked.iter().enumerate().map(completion).collect(),
         scoring: Scoring::Scored(RawScores::default()),
         digests: Default::default(),

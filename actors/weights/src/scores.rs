@@ -1,9 +1,15 @@
 //! Moving-average scores: a pure fold over settled steps, keyed by hotkey.
+//!
+//! A router that seeks miners out for the prompts they are good at would make averages of what they were sought out for. So
+//! each reward counts by its importance: how probably uniform routing would have asked, over how probably the router did
+//! (Horvitz & Thompson 1952; self-normalised as in Swaminathan & Joachims 2015, "The self-normalized estimator for
+//! counterfactual learning"). A score is then what uniform routing would have made it, on average, for every miner at the
+//! same pace however often it was asked; and under uniform routing it is openvalidators 1.2.0's to the last bit.
 
 use std::collections::BTreeMap;
 
 use openvalidators_messages::{
-    Block, Completion, Hotkey, Sequence, StepOutcome, StepRecord,
+    Asked, Block, Completion, Hotkey, Sequence, StepOutcome, StepRecord,
     ledger::Snapshot,
     weights::{ScoreRow, ScoreTable},
 };
@@ -25,6 +31,8 @@ pub struct Scores {
 pub struct FoldRules {
     /// Share of the newest reward in the average, in 0..=1.
     pub alpha: f64,
+    /// Most that one reward counts, in rewards of uniform routing: rarer odds would make averages jump.
+    pub max_importance: f64,
     /// A hotkey not asked for so many blocks is forgotten.
     pub forget_after_blocks: u64,
 }
@@ -64,7 +72,8 @@ impl Scores {
     }
 
     /// Folds a step in: `score ← alpha·reward + (1 − alpha)·score` for each hotkey asked (from 0 for a new one), a failed
-    /// completion's reward being 0; the others keep theirs, as in openvalidators 1.2.0 (`forward.py`, `run_step`). An unscored
+    /// completion's reward being 0; the others keep theirs, as in openvalidators 1.2.0 (`forward.py`, `run_step`). Where the
+    /// router did not ask uniformly, a reward counts by its importance: `alpha·importance` in place of `alpha`. An unscored
     /// step changes nobody's standing. A step not after [`Self::sequence`] changes nothing at all.
     ///
     /// A hotkey that no step asked for [`FoldRules::forget_after_blocks`] is dropped: it has left the subnet, or stopped
@@ -80,9 +89,10 @@ impl Scores {
             tracing::error!(%sequence, rewards, completions, "the outcome does not fit its step; it counts for nobody");
             return;
         }
-        for (completion, reward) in record.completions.iter().zip(&scored.rewards) {
+        for (place, (completion, reward)) in record.completions.iter().zip(&scored.rewards).enumerate() {
             let standing = self.standings.entry(completion.hotkey).or_insert(Standing::NEW);
-            standing.take(completion, f64::from(reward.get()), record, rules.alpha);
+            let importance = record.asked.get(place).map_or(1.0, Asked::importance);
+            standing.take(completion, f64::from(reward.get()), record, rules.share(importance));
         }
         self.standings
             .retain(|_, standing| record.block.0.saturating_sub(standing.scored_block.0) <= rules.forget_after_blocks);
@@ -122,6 +132,14 @@ impl Scores {
         let standings: Vec<(Hotkey, Standing)> =
             serde_json::from_slice(&snapshot.state).map_err(|error| BadSnapshot(error.to_string()))?;
         Ok(Self { sequence: snapshot.sequence, standings: standings.into_iter().collect() })
+    }
+}
+
+impl FoldRules {
+    /// The share of a reward of this importance in the average.
+    #[must_use]
+    pub fn share(&self, importance: f64) -> f64 {
+        (self.alpha * importance.min(self.max_importance)).min(1.0)
     }
 }
 

@@ -40,8 +40,11 @@ pub(crate) fn record(forward: u64, index: u8, texts: u16, bytes: usize) -> StepR
         code_version: "0.1.0".into(),
         source: "test".into(),
         prompt: "Ask one relevant question.".into(),
+        embedding: None,
         base_text: "A context.".into(),
-        asked: (0..texts).map(|uid| Asked { uid: Uid(uid), hotkey: hotkey(uid), propensity: 0.1 }).collect(),
+        asked: (0..texts)
+            .map(|uid| Asked { uid: Uid(uid), hotkey: hotkey(uid), propensity: 0.1, uniform_propensity: None })
+            .collect(),
         completions: (0..texts)
             .map(|uid| Completion {
                 uid: Uid(uid),
@@ -510,8 +513,12 @@ fn step_record() -> impl Strategy<Value = StepRecord> {
                 code_version,
                 source,
                 prompt,
+                embedding: None,
                 base_text,
-                asked: completions.iter().map(|c| Asked { uid: c.uid, hotkey: c.hotkey, propensity }).collect(),
+                asked: completions
+                    .iter()
+                    .map(|c| Asked { uid: c.uid, hotkey: c.hotkey, propensity, uniform_propensity: None })
+                    .collect(),
                 completions,
                 scoring,
                 digests,

@@ -7,7 +7,7 @@ use prometheus::Registry;
 use super::*;
 use crate::{
     Config,
-    stage::{BLOCK, Cast, Stage, UNIX, completion, outcome, text},
+    stage::{BLOCK, Cast, Stage, UNIX, completion, embedding, outcome, text},
 };
 
 const FORWARD: ForwardId = ForwardId(5);
@@ -56,6 +56,8 @@ async fn a_forward_is_nine_steps_each_about_the_one_before() {
     assert_eq!((&*record.source, &record.digests["m"][..]), ("stage:0", "d"));
     assert!(record.started_at >= UNIX as f64 && record.length_seconds >= 0.0);
     assert_eq!(record.asked[0].propensity, 0.25);
+    assert_eq!(record.embedding, Some(embedding()), "what the router read is part of the record");
+    assert_eq!(&*stage.route.messages()[4].prompt, record.prompt);
     assert_eq!(stage.metric(r#"openvalidators_forward_steps_total{result="best",step="answer"}"#), 4.0);
 }
 

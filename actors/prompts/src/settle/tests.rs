@@ -26,6 +26,7 @@ fn record(forward: u64) -> Arc<StepRecord> {
         code_version: String::new(),
         source: String::new(),
         prompt: String::new(),
+        embedding: None,
         base_text: String::new(),
         asked: Vec::new(),
         completions: Vec::new(),
@@ -57,6 +58,7 @@ async fn settle(stage: &Stage, budget: &Arc<Budget>, forward: u64) -> Result<Set
 async fn one_step_at_a_time_each_part_in_order() {
     let log = Log::default();
     let (append, rewards, weights, store) = (log.clone(), log.clone(), log.clone(), log.clone());
+    let gating = log.clone();
     let mut sequence = 0;
     let stage = Stage::new(Cast {
         append: Box::new(move |m| {
@@ -70,6 +72,10 @@ async fn one_step_at_a_time_each_part_in_order() {
         }),
         apply_weights: Box::new(move |m| {
             weights.note(format!("weights {}", m.sequence));
+            Ok(())
+        }),
+        apply_gating: Box::new(move |m| {
+            gating.note(format!("gating {}", m.sequence));
             Ok(())
         }),
         store_outcome: Box::new(move |m| {
@@ -87,8 +93,9 @@ async fn one_step_at_a_time_each_part_in_order() {
     }
     let sequences = stage.drive(futures::future::join_all(together)).await;
     assert_eq!(sequences, [Sequence(1), Sequence(2), Sequence(3)]);
-    let expected: Vec<_> =
-        (1..=3).flat_map(|n| ["append", "rewards", "weights", "store"].map(|part| format!("{part} {n}"))).collect();
+    let expected: Vec<_> = (1..=3)
+        .flat_map(|n| ["append", "rewards", "weights", "gating", "store"].map(|part| format!("{part} {n}")))
+        .collect();
     assert_eq!(log.take(), expected);
     assert_eq!(stage.shutdown.reason(), Some(Reason::Finished));
 }
@@ -129,6 +136,7 @@ async fn a_step_in_the_ledger_counts_even_if_it_cannot_be_folded() {
     let error = settle(&stage, &budget, 1).await.unwrap_err();
     assert_eq!((error.part, error.appended), ("fold into weights", true));
     assert_eq!(stage.store_outcome.len(), 1, "weights can catch up from the stored outcome");
+    assert_eq!(stage.apply_gating.len(), 1, "and nobody else is kept waiting for them");
     assert_eq!(stage.shutdown.reason(), Some(Reason::Finished));
 
     let past = || FoldError::AlreadyFolded { asked: Sequence(1), applied: Sequence(5) };

@@ -1,10 +1,12 @@
 use openvalidators_messages::StepOutcome;
+use openvalidators_runtime::Seed;
 use proptest::prelude::*;
+use rand::Rng;
 
 use super::*;
 use crate::fixtures::{key, step};
 
-const RULES: FoldRules = FoldRules { alpha: 0.05, forget_after_blocks: 1_000 };
+const RULES: FoldRules = FoldRules { alpha: 0.05, max_importance: 10.0, forget_after_blocks: 1_000 };
 
 fn folded(steps: &[Vec<(Hotkey, Option<f32>)>]) -> Scores {
     let mut scores = Scores::default();
@@ -117,4 +119,45 @@ proptest! {
             prop_assert!(row.rewarded <= row.answered && row.answered <= row.asked && row.asked > 0);
         }
     }
+}
+
+/// Two miners of the same quality, good at one of two kinds of prompts and poor at the other. One is asked half of the time
+/// whatever the prompt; the other is sought out for what it is good at.
+#[test]
+fn equal_miners_score_alike_however_often_and_whatever_they_are_asked() {
+    let rules = FoldRules { alpha: 0.01, ..RULES };
+    let mut scores = Scores::default();
+    let (mut counts, mut means, mut naive) = ([0_u32; 2], [0.0; 2], 0.0);
+    let steps = 40_000;
+    for number in 1..=steps {
+        let mut random = Seed(5).rng("test", &[number]);
+        let reward = if random.random::<bool>() { 0.9 } else { 0.3 };
+        let sought = if reward > 0.5 { 0.9 } else { 0.125 };
+        let odds = [0.5, sought];
+        let asked: Vec<usize> = (0..2).filter(|miner| random.random_bool(odds[*miner])).collect();
+        let replies: Vec<_> = asked.iter().map(|miner| (key(*miner as u8 + 1), Some(reward))).collect();
+        let (record, outcome) = step(number, number, &replies);
+        let mut record = StepRecord::clone(&record);
+        for (place, miner) in asked.iter().enumerate() {
+            (record.asked[place].propensity, record.asked[place].uniform_propensity) = (odds[*miner], Some(0.5));
+            counts[*miner] += 1;
+            naive += if *miner == 1 { 0.01 * (f64::from(reward) - naive) } else { 0.0 };
+        }
+        scores.fold(Sequence(number), &record, &outcome, rules);
+        if number > steps / 2 {
+            for miner in 0..2 {
+                means[miner] += row(&scores, key(miner as u8 + 1)).unwrap().score / (steps / 2) as f64;
+            }
+        }
+    }
+    assert!((means[0] - 0.6).abs() < 0.01 && (means[1] / means[0] - 1.0).abs() < 0.05, "{means:?}, {counts:?}");
+    assert!(naive > 0.75, "without the odds the one sought out would have {naive}");
+}
+
+#[test]
+fn one_reward_counts_no_more_than_allowed_and_uniform_routing_is_the_references_to_the_last_bit() {
+    assert_eq!(RULES.share(1.0), RULES.alpha);
+    assert_eq!(RULES.share(4.0), 0.2);
+    assert_eq!(RULES.share(1e300), 0.5);
+    assert_eq!(FoldRules { alpha: 1.0, ..RULES }.share(7.0), 1.0);
 }

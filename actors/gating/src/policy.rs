@@ -1,0 +1,191 @@
+//! From what miners promise to how probably each is asked, and a draw that keeps to it. Pure.
+//!
+//! Three rules, in this order:
+//!
+//! 1. Who has waited too long is asked, the longest first: starvation has a bound.
+//! 2. Of the places left, a share is given out uniformly (ε-greedy, Sutton & Barto 2018, chapter 2.2): everyone has a floor.
+//! 3. The others go to the best, and where several are as good to all of these alike.
+//!
+//! The draw is systematic sampling (Madow 1949) in random order: of exactly as many as there are places, each is in it with
+//! exactly the probability it was given. These propensities are what averages over the completions need
+//! ([`openvalidators_messages::Asked::importance`]).
+
+use rand::{Rng, seq::SliceRandom};
+
+/// One who could be asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// What its completion promises to be worth, doubt in its favour.
+    pub value: f64,
+    /// Blocks it has waited, where that is too long.
+    pub overdue: Option<u64>,
+}
+
+/// The probability of each candidate to have one of `places`; they add up to `places`, or all are 1 where everyone has one.
+///
+/// `exploration` is the share of places given out uniformly, in 0..=1.
+#[must_use]
+pub fn propensities(candidates: &[Candidate], places: usize, exploration: f64) -> Vec<f64> {
+    if places >= candidates.len() {
+        return vec![1.0; candidates.len()];
+    }
+    let (overdue, others): (Vec<usize>, Vec<usize>) =
+        (0..candidates.len()).partition(|&at| candidates[at].overdue.is_some());
+    let mut odds = vec![0.0; candidates.len()];
+    let waited = |at: usize| candidates[at].overdue.unwrap_or_default() as f64;
+    for (at, share) in best(&overdue, waited, places) {
+        odds[at] = share;
+    }
+    let left = places.saturating_sub(overdue.len());
+    let floor = exploration * left as f64 / others.len().max(1) as f64;
+    for (at, share) in best(&others, |at| candidates[at].value, left) {
+        odds[at] = floor + (1.0 - exploration) * share;
+    }
+    odds
+}
+
+/// Shares of `places` among `of`, the greatest key first; equals at the end of the places share what is left.
+fn best(of: &[usize], key: impl Fn(usize) -> f64, places: usize) -> Vec<(usize, f64)> {
+    let mut order: Vec<(usize, f64)> = of.iter().map(|&at| (at, key(at))).collect();
+    order.sort_by(|(_, left), (_, right)| right.total_cmp(left));
+    let mut left = places as f64;
+    let mut shares = Vec::with_capacity(order.len());
+    for equals in order.chunk_by(|(_, left), (_, right)| left == right) {
+        let share = (left / equals.len() as f64).min(1.0);
+        left = (left - equals.len() as f64).max(0.0);
+        shares.extend(equals.iter().map(|(at, _)| (*at, share)));
+    }
+    shares
+}
+
+/// Draws `places` of them, or all if they are fewer, in random order; the one at `i` with probability `odds[i]`.
+pub fn draw(odds: &[f64], places: usize, rng: &mut impl Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..odds.len()).collect();
+    order.shuffle(rng);
+    if places >= odds.len() {
+        return order;
+    }
+    // Marks at one random point of each unit of the sum: who stands on a mark is drawn.
+    let (mut mark, mut sum): (f64, f64) = (rng.random(), 0.0);
+    let (mut drawn, mut passed) = (Vec::with_capacity(places), Vec::new());
+    for at in order {
+        sum += odds[at];
+        if sum > mark && drawn.len() < places {
+            drawn.push(at);
+            mark += 1.0;
+        } else {
+            passed.push(at);
+        }
+    }
+    // A sum rounded down may end before the last mark.
+    passed.sort_by(|left, right| odds[*right].total_cmp(&odds[*left]));
+    let missing = places - drawn.len();
+    drawn.extend(passed.into_iter().take(missing));
+    drawn.shuffle(rng);
+    drawn
+}
+
+/// How evenly a step asks: the entropy of its propensities as a distribution over the available, by that of the uniform
+/// one: 1 asks everybody alike, 0 a single one of several.
+#[must_use]
+pub fn evenness(odds: &[f64]) -> f64 {
+    let sum: f64 = odds.iter().sum();
+    if odds.len() < 2 || sum <= 0.0 {
+        return 1.0;
+    }
+    let entropy: f64 =
+        odds.iter().map(|odd| odd / sum).filter(|share| *share > 0.0).map(|share| -share * share.ln()).sum();
+    entropy / (odds.len() as f64).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use openvalidators_runtime::Seed;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn worth(value: f64) -> Candidate {
+        Candidate { value, overdue: None }
+    }
+
+    #[test]
+    fn the_best_are_asked_and_everyone_has_a_floor() {
+        let candidates = [0.1, 0.9, 0.5, 0.7].map(worth);
+        let odds = propensities(&candidates, 2, 0.2);
+        for (odd, expected) in odds.iter().zip([0.1, 0.9, 0.1, 0.9]) {
+            assert!((odd - expected).abs() < 1e-12, "{odds:?}");
+        }
+    }
+
+    #[test]
+    fn equals_are_asked_alike() {
+        for exploration in [0.0, 0.3, 1.0] {
+            let odds = propensities(&[worth(0.4); 10], 3, exploration);
+            assert!(odds.iter().all(|odd| (odd - 0.3).abs() < 1e-12), "{odds:?}");
+        }
+        let odds = propensities(&[0.9, 0.5, 0.5, 0.1].map(worth), 2, 0.0);
+        assert_eq!(odds, [1.0, 0.5, 0.5, 0.0]);
+        assert!((evenness(&[0.3; 10]) - 1.0).abs() < 1e-12);
+        assert_eq!(evenness(&[1.0, 0.0]), 0.0);
+    }
+
+    #[test]
+    fn whoever_waited_too_long_comes_first_the_longest_waiting_before_all() {
+        let late = |blocks| Candidate { value: 0.0, overdue: Some(blocks) };
+        let odds = propensities(&[worth(0.9), late(300), worth(0.8), worth(0.1)], 2, 0.0);
+        assert_eq!(odds, [1.0, 1.0, 0.0, 0.0]);
+        let odds = propensities(&[worth(0.9), late(300), late(400), late(350)], 2, 0.5);
+        assert_eq!(odds, [0.0, 0.0, 1.0, 1.0]);
+        let odds = propensities(&[worth(0.9), late(300), late(300), late(300)], 2, 0.5);
+        assert_eq!(odds[0], 0.0);
+        assert!(odds[1..].iter().all(|odd| (odd - 2.0 / 3.0).abs() < 1e-12));
+    }
+
+    #[test]
+    fn as_many_places_as_candidates_are_for_all() {
+        assert_eq!(propensities(&[worth(0.1), worth(0.9)], 2, 0.2), [1.0, 1.0]);
+        assert_eq!(propensities(&[], 5, 0.2), [0.0; 0]);
+        let mut all = draw(&[1.0; 3], 5, &mut Seed(1).rng("test", &[]));
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2]);
+    }
+
+    /// Three places of twelve, odds of every size: over many draws each is drawn as often as its odds say.
+    #[test]
+    fn each_is_drawn_exactly_as_probably_as_it_was_given() {
+        let candidates: Vec<Candidate> = (0..12).map(|at| worth(f64::from(at / 2))).collect();
+        let odds = propensities(&candidates, 3, 0.4);
+        let (mut counts, draws) = ([0_u32; 12], 40_000_u32);
+        for at in 0..draws {
+            let drawn = draw(&odds, 3, &mut Seed(9).rng("test", &[at.into()]));
+            assert_eq!(drawn.len(), 3);
+            drawn.iter().for_each(|&at| counts[at] += 1);
+        }
+        for (count, odd) in counts.iter().zip(&odds) {
+            let deviation = (odd * (1.0 - odd) / f64::from(draws)).sqrt().max(1e-9);
+            let found = f64::from(*count) / f64::from(draws);
+            assert!((found - odd).abs() < 5.0 * deviation, "{found} is not {odd}: {counts:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn odds_are_odds_and_add_up_to_the_places(
+            given in prop::collection::vec((0..5_i32, prop::option::of(0..3_u64)), 1..40),
+            places in 1..20_usize,
+            exploration in 0.0..=1.0_f64,
+            seed: u64,
+        ) {
+            let candidates: Vec<_> =
+                given.iter().map(|(value, overdue)| Candidate { value: f64::from(*value), overdue: *overdue }).collect();
+            let odds = propensities(&candidates, places, exploration);
+            prop_assert!(odds.iter().all(|odd| (0.0..=1.0 + 1e-12).contains(odd)), "{odds:?}");
+            prop_assert!((odds.iter().sum::<f64>() - places.min(candidates.len()) as f64).abs() < 1e-9);
+            let drawn = draw(&odds, places, &mut Seed(seed).rng("test", &[]));
+            let distinct: std::collections::BTreeSet<_> = drawn.iter().collect();
+            prop_assert_eq!(distinct.len(), places.min(candidates.len()));
+            prop_assert!(drawn.iter().all(|&at| odds[at] > 0.0), "{:?} of {:?}", drawn, odds);
+        }
+    }
+}
