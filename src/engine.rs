@@ -31,7 +31,10 @@ pub async fn start(
         let folder = |model: &ModelName| -> Option<PathBuf> {
             sources.iter().find(|source| source.name == *model).map(|source| source.directory.clone())
         };
-        let (metrics, demands) = (RemoteMetrics::new(registry)?, demands(config));
+        let (metrics, mut demands) = (RemoteMetrics::new(registry)?, demands(config));
+        if used.iter().any(|(_, model, _)| **model == config.gating.model) {
+            demands.push((config.gating.model.clone(), Demand::Embed(config.gating.pooling)));
+        }
         let routed = RoutedEngine::start(engine, &config.inference, &demands, folder, metrics, clock.clone());
         engine = Arc::new(routed.await?);
     }

@@ -15,11 +15,10 @@ use super::{
     scale::{Fields, Unreadable, elements, some},
     state::{Items, State, unreadable},
 };
+use crate::commit_reveal::Mechanism;
 
 /// Most neurons of a subnet that are believed; the largest real ones have 1,024 (root aside).
 pub(crate) const MAX_NEURONS: usize = 4_096;
-/// `GLOBAL_MAX_SUBNET_COUNT` of the pallet: mechanism `m` of subnet `n` is stored under `m · 4096 + n`.
-const STORAGE_INDEX_STRIDE: u64 = 4_096;
 /// Rao in a TAO, and in a unit of total stake.
 const RAO_PER_TAO: f64 = 1e9;
 /// The whole, in the chain's 16-bit shares.
@@ -48,17 +47,13 @@ struct Members {
     owner: Option<Hotkey>,
 }
 
-/// The index of one mechanism's columns and weights in storage.
-pub(crate) fn storage_index(netuid: Netuid, mechanism: u8) -> u64 {
-    u64::from(mechanism) * STORAGE_INDEX_STRIDE + u64::from(netuid.0)
-}
-
 /// Reads everything at the state's block.
-pub(crate) async fn read(state: &State<'_>, netuid: Netuid, mechanism: u8) -> Result<Metagraph, ChainError> {
+pub(crate) async fn read(state: &State<'_>, mechanism: Mechanism) -> Result<Metagraph, ChainError> {
     const CALL: &str = "metagraph";
-    let members = members(state, netuid, mechanism).await?;
+    let netuid = mechanism.netuid;
+    let members = members(state, mechanism).await?;
     let subnet = [number(u64::from(netuid.0))];
-    let indexed = [number(storage_index(netuid, mechanism))];
+    let indexed = [number(u64::from(mechanism.storage_index()))];
     let mut asked: Vec<Item<'_>> = [
         "Tempo",
         "MinAllowedWeights",
@@ -125,14 +120,14 @@ pub(crate) fn epoch_position(
 }
 
 /// From the first function that this runtime has.
-async fn members(state: &State<'_>, netuid: Netuid, mechanism: u8) -> Result<Members, ChainError> {
+async fn members(state: &State<'_>, mechanism: Mechanism) -> Result<Members, ChainError> {
     const API: &str = "SubnetInfoRuntimeApi";
-    let runtime = &state.runtime;
+    let (runtime, netuid) = (&state.runtime, mechanism.netuid);
     let mut inputs = vec![number(u64::from(netuid.0))];
-    let (selective, full) = if mechanism == 0 {
+    let (selective, full) = if mechanism.index == 0 {
         ("get_selective_metagraph", "get_metagraph")
     } else {
-        inputs.push(number(u64::from(mechanism)));
+        inputs.push(number(u64::from(mechanism.index)));
         ("get_selective_mechagraph", "get_mechagraph")
     };
     for (method, is_selective) in [(selective, true), (full, false)] {
@@ -146,21 +141,21 @@ async fn members(state: &State<'_>, netuid: Netuid, mechanism: u8) -> Result<Mem
         let (answer, ty) = state.call(API, method, inputs).await?;
         let types = runtime.metadata().types();
         let read = some(&answer, ty, types).and_then(|found| {
-            let (bytes, ty) = found.ok_or_else(|| no_subnet(netuid, mechanism))?;
+            let (bytes, ty) = found.ok_or_else(|| no_subnet(mechanism))?;
             columns(&Fields::of(bytes, ty, types)?, types)
         });
         return read.map_err(|error| unreadable(method, error));
     }
     let (api, method) = ("NeuronInfoRuntimeApi", "get_neurons_lite");
-    if mechanism != 0 || !runtime.has_api(api, method) {
+    if mechanism.index != 0 || !runtime.has_api(api, method) {
         let reason = format!("this runtime (spec {}) has no function that gives a metagraph", runtime.spec_version);
         return Err(unreadable("metagraph", Unreadable(reason)));
     }
     lite(state, netuid, api, method, inputs).await
 }
 
-fn no_subnet(netuid: Netuid, mechanism: u8) -> Unreadable {
-    Unreadable(format!("the chain has no subnet {netuid} with a mechanism {mechanism}: check chain.netuid"))
+fn no_subnet(Mechanism { netuid, index }: Mechanism) -> Unreadable {
+    Unreadable(format!("the chain has no subnet {netuid} with a mechanism {index}: check chain.netuid"))
 }
 
 /// The runtime numbers the columns that can be selected as its struct orders them.

@@ -31,7 +31,7 @@ mod submit;
 mod tests;
 mod weights;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use openvalidators_keys::HotkeySigner;
@@ -45,20 +45,22 @@ use scale_value::Value;
 use self::{
     connection::{Connection, Patience},
     extrinsic::Call,
-    metagraph::{number, storage_index},
+    metagraph::number,
     runtime::{Item, Runtimes},
     scale::Unreadable,
     state::{State, head_number, unreadable},
 };
-use crate::chain::Chain;
+use crate::{
+    chain::Chain,
+    commit_reveal::{HashReveal, Mechanism},
+};
 
 /// The chain as one hotkey sees it, through whichever node answers.
 pub struct RemoteChain {
     connection: Connection,
     runtimes: Runtimes,
     signer: Arc<HotkeySigner>,
-    netuid: Netuid,
-    mechanism: u8,
+    mechanism: Mechanism,
     /// Held while a transaction is on its way: the nonce of a second one would depend on the first.
     submitting: tokio::sync::Mutex<()>,
 }
@@ -66,29 +68,50 @@ pub struct RemoteChain {
 // === impl RemoteChain ===
 
 impl RemoteChain {
-    /// Connects to nothing yet. `nodes` are WebSocket addresses, the first preferred.
+    /// Connects to nothing yet. `nodes` are WebSocket addresses, the first preferred; one that shows no new head for
+    /// `progress` is left for the next.
     #[must_use]
     pub fn new(
         nodes: Vec<String>,
-        netuid: Netuid,
-        mechanism: u8,
+        mechanism: Mechanism,
         signer: Arc<HotkeySigner>,
         clock: SharedClock,
+        progress: Duration,
     ) -> Self {
-        Self::with_patience(nodes, netuid, mechanism, signer, clock, Patience::default())
+        Self::with_patience(nodes, mechanism, signer, clock, Patience { progress, ..Patience::default() })
     }
 
     fn with_patience(
         nodes: Vec<String>,
-        netuid: Netuid,
-        mechanism: u8,
+        mechanism: Mechanism,
         signer: Arc<HotkeySigner>,
         clock: SharedClock,
         patience: Patience,
     ) -> Self {
         let connection = Connection::new(nodes, clock, patience);
         let (runtimes, submitting) = (Runtimes::default(), tokio::sync::Mutex::default());
-        Self { connection, runtimes, signer, netuid, mechanism, submitting }
+        Self { connection, runtimes, signer, mechanism, submitting }
+    }
+
+    /// Commits a hash of weights, on a subnet that takes no other commits. What reveals them must have been written down
+    /// before.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub async fn commit_hash(&self, reveal: &HashReveal) -> Result<Block, ChainError> {
+        let _turn = self.submitting.lock().await;
+        let call = weights::commit_hash(&self.head().await?.runtime, reveal);
+        self.submit(&call.map_err(|error| unreadable("commit_hash", error))?).await
+    }
+
+    /// Reveals weights whose hash was committed; the chain takes them in the reveal epoch alone.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub async fn reveal(&self, reveal: &HashReveal) -> Result<Block, ChainError> {
+        let _turn = self.submitting.lock().await;
+        let call = weights::reveal(&self.head().await?.runtime, reveal);
+        self.submit(&call.map_err(|error| unreadable("reveal", error))?).await
     }
 
     async fn head(&self) -> Result<State<'_>, ChainError> {
@@ -113,15 +136,14 @@ impl Chain for RemoteChain {
     }
 
     async fn metagraph(&self) -> Result<Metagraph, ChainError> {
-        metagraph::read(&self.head().await?, self.netuid, self.mechanism).await
+        metagraph::read(&self.head().await?, self.mechanism).await
     }
 
     async fn submit_weights(&self, weights: &SetWeights) -> Result<Submission, ChainError> {
         let _turn = self.submitting.lock().await;
         let head = self.head().await?;
-        let plan = weights::plan(&head, self.netuid, self.mechanism, &self.signer, weights, self.connection.clock());
-        let weights::Plan { call, reveal_epoch } = plan.await?;
-        drop(head);
+        let (hotkey, clock) = (self.signer.hotkey(), self.connection.clock());
+        let weights::Plan { call, reveal_epoch } = weights::plan(&head, self.mechanism, hotkey, weights, clock).await?;
         let block = self.submit(&call).await?;
         Ok(match reveal_epoch {
             Some(reveal_epoch) => Submission::Committed { block, reveal_epoch },
@@ -132,7 +154,7 @@ impl Chain for RemoteChain {
     async fn weights_of(&self, uid: Uid) -> Result<Vec<(Uid, u16)>, ChainError> {
         const CALL: &str = "weights";
         let head = self.head().await?;
-        let keys = [storage_index(self.netuid, self.mechanism), u64::from(uid.0)].map(number);
+        let keys = [self.mechanism.storage_index(), uid.0].map(u64::from).map(number);
         let items = head.items(&[Item { name: "Weights", keys: &keys }]).await?;
         let row: Vec<(u16, u16)> = items.get("Weights").map_err(|error| unreadable(CALL, error))?;
         if row.len() > metagraph::MAX_NEURONS {
@@ -143,7 +165,7 @@ impl Chain for RemoteChain {
 
     async fn serve_axon(&self, axon: Axon) -> Result<Block, ChainError> {
         let _turn = self.submitting.lock().await;
-        self.submit(&serve_axon(self.netuid, axon)).await
+        self.submit(&serve_axon(self.mechanism.netuid, axon)).await
     }
 }
 

@@ -151,6 +151,13 @@ impl Runtime {
         scale::whole(bytes, info.value_id, self.metadata.types()).map(Some).map_err(wrong)
     }
 
+    /// A constant of any pallet, if it is there and of this type.
+    pub(crate) fn constant<T: DecodeAsType>(&self, pallet: &str, name: &str) -> Option<T> {
+        let constant = self.metadata.pallet_by_name(pallet)?.constant_by_name(name)?;
+        self.check_type(constant.ty()).ok()?;
+        scale::whole(constant.value(), constant.ty(), self.metadata.types()).ok()
+    }
+
     /// Whether this runtime answers such a call.
     pub(crate) fn has_api(&self, api: &str, method: &str) -> bool {
         self.metadata.runtime_api_trait_by_name(api).is_some_and(|api| api.method_by_name(method).is_some())

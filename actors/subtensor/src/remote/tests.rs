@@ -16,8 +16,10 @@ use openvalidators_runtime::SystemClock;
 
 use self::node::NodeDouble;
 use super::{RemoteChain, connection::Patience};
+use crate::commit_reveal::Mechanism;
 
 const NETUID: Netuid = Netuid(64);
+const MECHANISM: Mechanism = Mechanism { netuid: NETUID, index: 0 };
 
 /// Quick to lose patience; long enough for a machine that does other things too.
 const IMPATIENT: Patience = Patience {
@@ -39,5 +41,5 @@ fn chain(nodes: &[&NodeDouble]) -> RemoteChain {
 
 fn chain_with(nodes: &[&NodeDouble], patience: Patience) -> RemoteChain {
     let nodes = nodes.iter().map(|node| node.url()).collect();
-    RemoteChain::with_patience(nodes, NETUID, 0, signer(), SystemClock::shared(), patience)
+    RemoteChain::with_patience(nodes, MECHANISM, signer(), SystemClock::shared(), patience)
 }

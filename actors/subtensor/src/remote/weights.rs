@@ -1,50 +1,173 @@
 //! Which call sets weights on this subnet, by the chain's own settings at the head.
 
-use openvalidators_keys::HotkeySigner;
 use openvalidators_messages::{
-    Netuid,
+    Block, Hotkey,
     subtensor::{ChainError, SetWeights},
 };
 use openvalidators_runtime::SharedClock;
+use rand::{SeedableRng, rngs::StdRng};
 use scale_value::Value;
 
 use super::{
     extrinsic::Call,
-    metagraph::number,
-    runtime::Item,
-    state::{State, unreadable},
+    metagraph::{epoch_position, number},
+    runtime::{Item, Runtime},
+    scale::Unreadable,
+    state::{Items, State, unreadable},
 };
+use crate::commit_reveal::{EpochRule, HashReveal, Head, Mechanism, RevealSchedule, TimelockedCommit};
 
-/// A call to send, and the epoch whose start reveals it if it is a commit.
+/// Mainnet's time from one block to the next, for runtimes that do not tell theirs.
+const BLOCK_SECONDS: f64 = 12.0;
+/// A call of one mechanism, and the plain one that means mechanism 0. The first is used where the runtime has it, as the
+/// SDK does.
+const SET: [&str; 2] = ["set_mechanism_weights", "set_weights"];
+const COMMIT_TIMELOCKED: [&str; 2] = ["commit_timelocked_mechanism_weights", "commit_timelocked_weights"];
+const COMMIT_HASH: [&str; 2] = ["commit_mechanism_weights", "commit_weights"];
+const REVEAL: [&str; 2] = ["reveal_mechanism_weights", "reveal_weights"];
+
+type Arguments = Vec<(&'static str, Value<()>)>;
+
+/// A call to send, and the epoch that reveals it if it is a commit.
+#[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) call: Call,
     pub(crate) reveal_epoch: Option<u64>,
 }
 
+/// Weights as they are, or timelocked where the subnet wants commits.
 pub(crate) async fn plan(
     head: &State<'_>,
-    netuid: Netuid,
-    mechanism: u8,
-    signer: &HotkeySigner,
+    mechanism: Mechanism,
+    hotkey: Hotkey,
     weights: &SetWeights,
     clock: &SharedClock,
 ) -> Result<Plan, ChainError> {
-    let _ = (signer, clock, Item { name: "", keys: &[] }, unreadable);
-    Ok(Plan { call: set_weights(head, netuid, mechanism, weights), reveal_epoch: None })
+    let keys = [number(u64::from(mechanism.netuid.0))];
+    let of_subnet = [
+        "CommitRevealWeightsEnabled",
+        "Tempo",
+        "RevealPeriodEpochs",
+        "BlocksSinceLastStep",
+        "LastEpochBlock",
+        "PendingEpochAt",
+        "SubnetEpochIndex",
+    ];
+    let mut items: Vec<_> = of_subnet.map(|name| Item { name, keys: &keys }).into();
+    items.push(Item { name: "CommitRevealWeightsVersion", keys: &[] });
+    items.retain(|item| head.runtime.has_item(item.name));
+    let settings = head.items(&items).await?;
+    let make = || {
+        if !settings.find::<bool>("CommitRevealWeightsEnabled")?.unwrap_or_default() {
+            return Ok(Plan { call: set(&head.runtime, mechanism, weights)?, reveal_epoch: None });
+        }
+        timelocked(head, &settings, mechanism, hotkey, weights, clock.unix().as_secs_f64())
+    };
+    make().map_err(|error| unreadable("submit_weights", error))
 }
 
-fn set_weights(head: &State<'_>, netuid: Netuid, mechanism: u8, weights: &SetWeights) -> Call {
-    let mut arguments = vec![
-        ("netuid", number(u64::from(netuid.0))),
+fn set(runtime: &Runtime, mechanism: Mechanism, weights: &SetWeights) -> Result<Call, Unreadable> {
+    let arguments = vec![
         ("dests", numbers(weights.uids.iter().map(|uid| uid.0))),
         ("weights", numbers(weights.weights.iter().copied())),
         ("version_key", number(weights.version_key)),
     ];
-    if head.runtime.has_call("set_mechanism_weights") {
-        arguments.push(("mecid", number(u64::from(mechanism))));
-        return Call::new("set_mechanism_weights", arguments);
+    of_mechanism(runtime, SET, mechanism, arguments)
+}
+
+fn timelocked(
+    head: &State<'_>,
+    settings: &Items<'_>,
+    mechanism: Mechanism,
+    hotkey: Hotkey,
+    weights: &SetWeights,
+    unix_seconds: f64,
+) -> Result<Plan, Unreadable> {
+    let runtime = &head.runtime;
+    if !COMMIT_TIMELOCKED.iter().any(|call| runtime.has_call(call)) {
+        return Err(Unreadable(format!(
+            "the subnet takes commits by hash alone (spec {}), whose reveal this version does not time by itself: have its \
+             owner turn commit-reveal off, or the runtime upgraded",
+            runtime.spec_version
+        )));
     }
-    Call::new("set_weights", arguments)
+    let wrong = |error: &dyn std::fmt::Display| Unreadable(error.to_string());
+    let tempo: u16 = settings.get("Tempo")?;
+    let reveal_period_epochs = settings.find("RevealPeriodEpochs")?.unwrap_or(1);
+    let rule = match settings.find::<u64>("LastEpochBlock")? {
+        Some(last) => EpochRule::Counted {
+            last_epoch: Block(last),
+            pending_epoch: Block(settings.find("PendingEpochAt")?.unwrap_or_default()),
+            blocks_since_last_step: settings.find("BlocksSinceLastStep")?.unwrap_or_default(),
+        },
+        None => EpochRule::Modulo { netuid: mechanism.netuid },
+    };
+    let now = Head { block: Block(head.block), unix_seconds, block_seconds: block_seconds(runtime) };
+    let schedule = RevealSchedule { rule, tempo, reveal_period_epochs };
+    let point = schedule.reveal_point(&now).map_err(|error| wrong(&error))?;
+    let version = settings.find("CommitRevealWeightsVersion")?.unwrap_or(4);
+    // Who could repeat this stream could read the weights before their time.
+    let mut secret = StdRng::try_from_os_rng().map_err(|error| wrong(&error))?;
+    let commit = TimelockedCommit::new(hotkey, weights, version, point.round, &mut secret);
+    let commit = commit.map_err(|error| wrong(&error))?;
+    let arguments = vec![
+        ("commit", Value::from_bytes(commit.container)),
+        ("reveal_round", number(commit.reveal_round)),
+        ("commit_reveal_version", number(u64::from(commit.version))),
+    ];
+    let call = of_mechanism(runtime, COMMIT_TIMELOCKED, mechanism, arguments)?;
+    let landing = head.block.saturating_add(1);
+    let position = epoch_position(settings, mechanism.netuid, u64::from(tempo), landing)?;
+    // A commit in a block whose epoch is due counts for the epoch after it.
+    let due = match rule {
+        EpochRule::Modulo { .. } => false,
+        EpochRule::Counted { last_epoch, pending_epoch, .. } => {
+            landing.saturating_sub(last_epoch.0) >= u64::from(tempo)
+                || (pending_epoch.0 > 0 && landing >= pending_epoch.0)
+        }
+    };
+    let reveal_epoch = position.epoch_index.saturating_add(u64::from(due)).saturating_add(reveal_period_epochs);
+    Ok(Plan { call, reveal_epoch: Some(reveal_epoch) })
+}
+
+/// The commit of a hash, for runtimes and subnets that take no other.
+pub(crate) fn commit_hash(runtime: &Runtime, reveal: &HashReveal) -> Result<Call, Unreadable> {
+    let arguments = vec![("commit_hash", Value::from_bytes(reveal.commit_hash()))];
+    of_mechanism(runtime, COMMIT_HASH, reveal.mechanism, arguments)
+}
+
+/// What was committed.
+pub(crate) fn reveal(runtime: &Runtime, reveal: &HashReveal) -> Result<Call, Unreadable> {
+    let arguments = vec![
+        ("uids", numbers(reveal.uids.iter().map(|uid| uid.0))),
+        ("values", numbers(reveal.weights.iter().copied())),
+        ("salt", numbers(reveal.salt.iter().copied())),
+        ("version_key", number(reveal.version_key)),
+    ];
+    of_mechanism(runtime, REVEAL, reveal.mechanism, arguments)
+}
+
+fn of_mechanism(
+    runtime: &Runtime,
+    [of_any, of_first]: [&'static str; 2],
+    mechanism: Mechanism,
+    mut arguments: Arguments,
+) -> Result<Call, Unreadable> {
+    arguments.push(("netuid", number(u64::from(mechanism.netuid.0))));
+    if runtime.has_call(of_any) {
+        arguments.push(("mecid", number(u64::from(mechanism.index))));
+        return Ok(Call::new(of_any, arguments));
+    }
+    if mechanism.index != 0 {
+        let spec = runtime.spec_version;
+        return Err(Unreadable(format!("runtime {spec} has no {of_any}, and so no mechanism {}", mechanism.index)));
+    }
+    Ok(Call::new(of_first, arguments))
+}
+
+fn block_seconds(runtime: &Runtime) -> f64 {
+    let milliseconds = runtime.constant::<u64>("Aura", "SlotDuration").filter(|slot| *slot > 0);
+    milliseconds.map_or(BLOCK_SECONDS, |slot| slot as f64 / 1e3)
 }
 
 fn numbers(numbers: impl Iterator<Item = u16>) -> Value<()> {

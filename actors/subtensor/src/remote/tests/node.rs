@@ -45,6 +45,7 @@ pub(crate) struct World {
     pub(crate) runtimes: Vec<(u64, Arc<Played>)>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) pool: Vec<Vec<u8>>,
+    /// The pool's transactions included.
     pub(crate) nonces: BTreeMap<[u8; 32], u64>,
     /// Answers of runtime functions by name, in JSON; `null` is `None`.
     pub(crate) answers: BTreeMap<&'static str, Value>,
@@ -88,7 +89,7 @@ pub(crate) struct Played {
 
 pub(crate) struct Block {
     pub(crate) hash: [u8; 32],
-    parent: [u8; 32],
+    pub(crate) parent: [u8; 32],
     extrinsics: Vec<Vec<u8>>,
     events: Vec<u8>,
 }
@@ -247,12 +248,12 @@ impl World {
                     let pallet = runtime.metadata.pallet_by_name(PALLET).unwrap();
                     let error = pallet.error_variants().unwrap().iter().find(|error| error.name == name).unwrap();
                     let module = json!({"index": pallet.error_index(), "error": [error.index]});
-                    json!({"System": {"ExtrinsicFailed": {"dispatch_error": {"Module": [module]}}}})
+                    json!({"System": {"ExtrinsicFailed": {"dispatch_error": {"Module": module}}}})
                 }
             };
             // Others' events stand before and between.
-            events.push(json!({"phase": {"ApplyExtrinsic": [place + 1]}, "event": {"System": "CodeUpdated"}}));
-            events.push(json!({"phase": {"ApplyExtrinsic": [place]}, "event": event}));
+            events.push(json!({"phase": {"ApplyExtrinsic": place + 1}, "event": {"System": "CodeUpdated"}}));
+            events.push(json!({"phase": {"ApplyExtrinsic": place}, "event": event}));
         }
         let ty = runtime.metadata.storage_info("System", "Events").unwrap().value_id;
         let events = encode(&Value::Array(events), ty, runtime.metadata.types());
@@ -308,8 +309,7 @@ impl World {
             }
             "system_accountNextIndex" => {
                 let hotkey = openvalidators_keys::ss58::decode(params[0].as_str().unwrap()).unwrap();
-                let waiting = self.pool.len() as u64;
-                Ok((self.nonces.get(&hotkey.0).copied().unwrap_or_default() + waiting).into())
+                Ok(self.nonces.get(&hotkey.0).copied().unwrap_or_default().into())
             }
             "author_submitExtrinsic" => self.submit(params[0].as_str().unwrap()),
             _ => Err((-32_601, "Method not found".to_owned(), Value::Null)),
