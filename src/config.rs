@@ -28,6 +28,10 @@ use crate::{cli::Settings, localnet::LocalnetConfig};
 /// The commented default, compiled in so that the program runs anywhere.
 pub const DEFAULT_TOML: &str = include_str!("../configs/local.toml");
 
+/// Beginnings of a configuration for the real networks, for operators to complete.
+#[cfg(test)]
+const NETWORK_TOMLS: [&str; 2] = [include_str!("../configs/finney.toml"), include_str!("../configs/testnet.toml")];
+
 /// What `openvalidators score` lays over it.
 pub const SCORE_TOML: &str = include_str!("../configs/score.toml");
 
@@ -87,6 +91,12 @@ pub enum ConfigError {
     /// `--set` without a key and a value.
     #[error("--set {0}: expected KEY=VALUE, e.g. --set prompts.concurrent_forwards=4")]
     NotAKeyAndValue(String),
+    /// A real network and no subnet.
+    #[error(
+        "chain.endpoint {0} is a real network, and chain.netuid is not written: name your subnet (--netuid N). There is no \
+         default: netuid 1, where openvalidators 1.2.0 ran, speaks another protocol today"
+    )]
+    NoNetuid(String),
     /// Values that do not make sense, in the crate's words.
     #[error("{0}")]
     Senseless(String),
@@ -135,6 +145,9 @@ impl Config {
             layers.set("compat.all", toml::Value::Boolean(true), Origin::Flag("--compat".to_owned()));
         }
         let mut config: Self = layers.read()?;
+        if config.chain.endpoint.is_remote() && !layers.is_written("chain.netuid") {
+            return Err(ConfigError::NoNetuid(config.chain.endpoint.to_string()));
+        }
         if steps.is_some() {
             config.prompts.steps = steps;
         }
@@ -284,6 +297,36 @@ mod tests {
         let read: Config = defaults().read().unwrap();
         assert_eq!(read, Config::default());
         read.check().unwrap();
+    }
+
+    /// Whoever writes the subnet into them can start with them.
+    #[test]
+    fn the_files_for_real_networks_lack_the_subnet_alone() {
+        for text in NETWORK_TOMLS {
+            let mut layers = defaults();
+            let origin = || Origin::Flag("--netuid".to_owned());
+            layers.set("chain", text.parse::<toml::Table>().unwrap().remove("chain").unwrap(), origin());
+            assert!(!layers.is_written("chain.netuid"));
+            layers.set("chain.netuid", toml::Value::Integer(64), origin());
+            layers.add_defaults(text).unwrap();
+            let config: Config = layers.read().unwrap();
+            config.check().unwrap();
+            assert!(config.chain.endpoint.is_remote() && !config.dendrite.allow_private_addresses);
+            let submission = config.weights.chain_timeout_seconds as f64;
+            assert!(submission > config.chain.submit_timeout_seconds, "the caller gives up before the chain does");
+        }
+    }
+
+    #[test]
+    fn a_real_network_without_a_subnet_is_refused() {
+        let command = clap::Command::new("run").args(reference_flags::arguments());
+        let given = ["run", "--subtensor.network", "finney"];
+        let settings = Settings::default();
+        let error = Config::load(&settings, &command.clone().try_get_matches_from(given).unwrap(), None).unwrap_err();
+        assert!(error.to_string().contains("--netuid"), "{error}");
+        let given = ["run", "--subtensor.chain_endpoint", "wss://mine:443", "--netuid", "64"];
+        let config = Config::load(&settings, &command.try_get_matches_from(given).unwrap(), None).unwrap();
+        assert_eq!((config.chain.endpoint.to_string(), config.chain.netuid), ("wss://mine:443".to_owned(), 64));
     }
 
     /// A key that exists but is not explained is as good as hidden.

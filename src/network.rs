@@ -21,8 +21,8 @@ const LOCAL_VALIDATOR_URI: &str = "//openvalidators//validator";
 pub struct Network {
     /// The chain, seen by our hotkey.
     pub chain: Arc<dyn Chain>,
-    /// The same as its operator sees it.
-    network: LocalNetwork,
+    /// The same as its operator sees it, where it is a local one.
+    network: Option<LocalNetwork>,
     /// What the local network's miners are, for the summary alone; empty when they run elsewhere.
     pub kinds: BTreeMap<Hotkey, String>,
     /// The miners, where this process runs them.
@@ -38,16 +38,20 @@ pub fn local_signer() -> anyhow::Result<Arc<HotkeySigner>> {
 }
 
 impl Network {
-    /// Starts the local network or joins the one the configuration names, and registers our hotkey.
+    /// Starts the local network or joins the one the configuration names, and registers our hotkey there. On a real network
+    /// it must have a place already.
     ///
     /// # Errors
     /// When the chain cannot be started or reached, or the miners cannot listen.
     pub async fn start(
         config: &Config,
-        signer: &HotkeySigner,
+        signer: &Arc<HotkeySigner>,
         seed: Seed,
         clock: &SharedClock,
     ) -> anyhow::Result<Self> {
+        if let Some(chain) = config.chain.remote_chain(signer.clone(), clock) {
+            return Ok(Self { chain: Arc::new(chain), network: None, kinds: BTreeMap::new(), localnet: None });
+        }
         let network = config
             .chain
             .local_network(clock, seed, Some(&config.state_dir))
@@ -59,18 +63,21 @@ impl Network {
             Endpoint::InProcess => Some(
                 Localnet::start(&config.localnet, &network, seed, clock).await.context("starting the local miners")?,
             ),
-            Endpoint::LocalServer(_) => None,
+            Endpoint::LocalServer(_) | Endpoint::Nodes(_) => None,
         };
         let kinds = localnet.iter().flat_map(|localnet| localnet.roster().iter());
         let kinds = kinds.map(|entry| (entry.hotkey, entry.kind.to_string())).collect();
         let chain = Arc::new(network.account(signer.hotkey()));
-        Ok(Self { chain, network, kinds, localnet })
+        Ok(Self { chain, network: Some(network), kinds, localnet })
     }
 
     /// Waits until a chain that runs in this process has ended by a fault of its own: it does not come back, unlike one
     /// elsewhere.
     pub async fn chain_ended(&self) {
-        self.network.ended().await;
+        match &self.network {
+            Some(network) => network.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops what runs in this process.

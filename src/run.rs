@@ -24,8 +24,6 @@ use crate::{
     topology::{Doors, Topology, World},
 };
 
-/// The name of local chains in the ledger's identity.
-const LOCAL_NETWORK: &str = "local";
 /// How long the summary waits for the chain.
 const WEIGHTS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,7 +75,11 @@ async fn start(
     };
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("making the state directory {}", config.state_dir.display()))?;
-    let identity = Identity { network: LOCAL_NETWORK.to_owned(), netuid: Netuid(config.chain.netuid), hotkey: ours };
+    let identity = Identity {
+        network: config.chain.endpoint.network().to_owned(),
+        netuid: Netuid(config.chain.netuid),
+        hotkey: ours,
+    };
     let store = Store::open(&config.state_dir, &identity, config.ledger.check_up_to_bytes)?;
 
     let engine = load_engine(&config, &registry, &clock).await?;

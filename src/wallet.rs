@@ -23,9 +23,16 @@ use crate::{
 /// The configured wallet's hotkey; on a local network, where no wallet is named, a key of its own.
 ///
 /// # Errors
-/// When the hotkey cannot be opened: what is wrong with it, and the remedy.
+/// When the hotkey cannot be opened, or a real network is to be validated and no wallet is named: what is wrong, and the
+/// remedy.
 pub fn signer(config: &Config) -> anyhow::Result<Arc<HotkeySigner>> {
     if !config.wallet.is_named() {
+        let endpoint = &config.chain.endpoint;
+        anyhow::ensure!(
+            !endpoint.is_remote(),
+            "chain.endpoint {endpoint} is a real network, where the hotkey of a wallet signs, and no wallet is named: name it \
+             with --wallet.name and --wallet.hotkey (docs/wallets.md)"
+        );
         return local_signer();
     }
     let opened = locate(&config.wallet)?.open(&mut passwords(&config.wallet))?;

@@ -149,6 +149,12 @@ impl Layers {
         }
     }
 
+    /// Whether somebody wrote this key; defaults do not count.
+    #[must_use]
+    pub fn is_written(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
     /// The second stage: a typed value, every key known.
     ///
     /// # Errors

@@ -31,7 +31,6 @@ enum Means {
 }
 
 const NO_WANDB: &str = "this version does not report to wandb yet; the event log and Prometheus are on by default";
-const NO_REAL_CHAIN: &str = "this version validates the local network only; the real chain comes next";
 const SENTENCE_GATING: &str = "prompts are read by a sentence-embedding model always: name it with --gating.model_name";
 const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
 
@@ -90,8 +89,9 @@ const FLAGS: &[Flag] = &[
     flag("wallet.name", Means::SetsText("wallet.name")),
     flag("wallet.hotkey", Means::SetsText("wallet.hotkey")),
     flag("wallet.path", Means::SetsText("wallet.path")),
-    flag("subtensor.network", Means::AbsentValue(NO_REAL_CHAIN)),
-    flag("subtensor.chain_endpoint", Means::AbsentValue(NO_REAL_CHAIN)),
+    // The second overrides the first, as in the reference.
+    flag("subtensor.network", Means::Sets(&["chain.endpoint"])),
+    flag("subtensor.chain_endpoint", Means::Sets(&["chain.endpoint"])),
     flag("logging.debug", Means::AbsentSwitch("use --log debug")),
     flag("logging.trace", Means::AbsentSwitch("use --log trace")),
     flag("logging.logging_dir", Means::AbsentValue("logs go to standard error; records to --state-dir")),

@@ -1,12 +1,18 @@
 //! The operator's settings of the chain.
 
-use std::{fmt, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use openvalidators_keys::HotkeySigner;
 use openvalidators_messages::Netuid;
 use openvalidators_runtime::{Backoff, Seed, SharedClock};
 use serde::{Deserialize, Serialize};
 
-use crate::local::{LocalChain, LocalChainConfig, LocalChainError, LocalClient, LocalNetwork};
+use crate::{
+    commit_reveal::Mechanism,
+    endpoint::{Endpoint, Node},
+    local::{LocalChain, LocalChainConfig, LocalChainError, LocalClient, LocalNetwork},
+    remote::RemoteChain,
+};
 
 /// The local chain's file in a state directory.
 pub const STATE_FILE: &str = "local-chain.json";
@@ -15,10 +21,13 @@ pub const STATE_FILE: &str = "local-chain.json";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChainConfig {
-    /// `local`: a chain inside this process. `local://127.0.0.1:9944`: a local chain's server on this machine.
+    /// `local`: a chain inside this process. `local://127.0.0.1:9944`: a local chain's server on this machine. `finney`,
+    /// `test`, `wss://HOST:PORT`: a node of a real network, or a list of its nodes, the first preferred.
     pub endpoint: Endpoint,
     /// The subnet.
     pub netuid: u16,
+    /// Which of the subnet's mechanisms is validated; every subnet has mechanism 0, a local one no other.
+    pub mechanism: u8,
     /// Deadline of one read.
     pub read_timeout_seconds: f64,
     /// Attempts of one read, with waits between them.
@@ -35,20 +44,14 @@ pub struct ChainConfig {
     pub local: LocalChainConfig,
 }
 
-/// Where the chain is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// Inside this process.
-    InProcess,
-    /// A local chain's server.
-    LocalServer(SocketAddr),
-}
-
 /// A setting that reaches no chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainConfigError {
     /// No endpoint.
-    #[error("chain.endpoint `{found}` is none: set `local`, or `local://127.0.0.1:PORT` ({reason})")]
+    #[error(
+        "chain.endpoint `{found}` is none: set `finney`, `test` or `wss://HOST:PORT` for a real network, `local` or \
+         `local://127.0.0.1:PORT` for one on this machine ({reason})"
+    )]
     Endpoint {
         /// What is set.
         found: String,
@@ -69,6 +72,8 @@ pub enum ChainConfigError {
 
 /// The longest deadline or wait that can be set.
 const MAX_SECONDS: f64 = 86_400.0;
+/// The chain's `MAX_MECHANISM_COUNT_PER_SUBNET`, less one.
+const MAX_MECHANISM: u8 = 15;
 /// Most attempts of a read that can be set.
 const MAX_READ_ATTEMPTS: usize = 100;
 
@@ -79,6 +84,7 @@ impl Default for ChainConfig {
         Self {
             endpoint: Endpoint::InProcess,
             netuid: 1,
+            mechanism: 0,
             read_timeout_seconds: 20.0,
             read_attempts: 4,
             submit_timeout_seconds: 60.0,
@@ -113,6 +119,10 @@ impl ChainConfig {
             let (key, found) = ("read_attempts", self.read_attempts.to_string());
             return Err(ChainConfigError::Value { key, found, remedy: "1 to 100" });
         }
+        if self.mechanism > MAX_MECHANISM || (self.mechanism > 0 && !self.endpoint.is_remote()) {
+            let (key, found) = ("mechanism", self.mechanism.to_string());
+            return Err(ChainConfigError::Value { key, found, remedy: "0 on a local network, at most 15 elsewhere" });
+        }
         if self.endpoint == Endpoint::InProcess
             && let Err(error) = self.local.rules(Netuid(self.netuid))
         {
@@ -129,14 +139,14 @@ impl ChainConfig {
     /// one, or reached through its socket. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the chain inside the process cannot start.
+    /// When the chain inside the process cannot start, or the chain is not a local one.
     pub fn local_network(
         &self,
         clock: &SharedClock,
         seed: Seed,
         state_directory: Option<&Path>,
     ) -> Result<LocalNetwork, LocalChainError> {
-        match self.endpoint {
+        match &self.endpoint {
             Endpoint::InProcess => {
                 let file = state_directory.map(|directory| directory.join(STATE_FILE));
                 let netuid = Netuid(self.netuid);
@@ -144,9 +154,20 @@ impl ChainConfig {
             }
             Endpoint::LocalServer(address) => {
                 let timeout = self.submit_timeout().max(self.read_timeout());
-                Ok(LocalNetwork::new(LocalClient::new(address, clock.clone(), timeout)))
+                Ok(LocalNetwork::new(LocalClient::new(*address, clock.clone(), timeout)))
             }
+            Endpoint::Nodes(_) => Err(LocalChainError::NotLocal(self.endpoint.to_string())),
         }
+    }
+
+    /// The real chain these settings name, as this hotkey sees it; nothing when they name a local one. Connects to nothing
+    /// yet.
+    #[must_use]
+    pub fn remote_chain(&self, signer: Arc<HotkeySigner>, clock: &SharedClock) -> Option<RemoteChain> {
+        let Endpoint::Nodes(nodes) = &self.endpoint else { return None };
+        let nodes = nodes.iter().map(|node: &Node| node.address().to_owned()).collect();
+        let mechanism = Mechanism { netuid: Netuid(self.netuid), index: self.mechanism };
+        Some(RemoteChain::new(nodes, mechanism, signer, clock.clone(), self.block_timeout()))
     }
 
     pub(crate) fn read_timeout(&self) -> Duration {
@@ -172,63 +193,9 @@ fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value.clamp(0.0, MAX_SECONDS)).unwrap_or_default()
 }
 
-// === impl Endpoint ===
-
-impl FromStr for Endpoint {
-    type Err = ChainConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let none = |reason: &str| ChainConfigError::Endpoint { found: text.to_owned(), reason: reason.to_owned() };
-        if text == "local" {
-            return Ok(Self::InProcess);
-        }
-        if text.starts_with("ws://") || text.starts_with("wss://") {
-            return Err(none("this version speaks to local chains only"));
-        }
-        let address = text.strip_prefix("local://").ok_or_else(|| none("it begins with neither"))?;
-        let address: SocketAddr = address.parse().map_err(|_| none("no IP address and port follow local://"))?;
-        if !address.ip().is_loopback() {
-            return Err(none("a local chain trusts its callers and is reached on loopback only"));
-        }
-        Ok(Self::LocalServer(address))
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InProcess => f.write_str("local"),
-            Self::LocalServer(address) => write!(f, "local://{address}"),
-        }
-    }
-}
-
-impl Serialize for Endpoint {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Endpoint {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_are_read_or_refused_with_a_remedy() {
-        for text in ["local", "local://127.0.0.1:9944", "local://[::1]:9944"] {
-            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
-        }
-        for text in ["", "127.0.0.1:9944", "local://0.0.0.0:9944", "local://here", "wss://entrypoint-finney"] {
-            let error = text.parse::<Endpoint>().unwrap_err().to_string();
-            assert!(error.contains("local://127.0.0.1:PORT"), "{error}");
-        }
-    }
 
     #[test]
     fn the_default_can_be_used_and_nonsense_cannot() {

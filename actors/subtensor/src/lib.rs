@@ -1,7 +1,7 @@
 //! The chain: what the validator reads of its subnet, and how its weights get there.
 //!
 //! [`Chain`] is the seam: the actor and everybody behind it sees one trait, whether a chain runs in this process, in
-//! another one on this machine ([`local`]), or for real.
+//! another one on this machine ([`local`]), or at nodes of a real network ([`remote`]).
 //!
 //! * **Who sends to it**: `actors/weights` asks [`SubtensorActor`] to set weights and to read a row back.
 //! * **Whom it tells**: it sends no messages. After each block it publishes a [`Metagraph`] on a watch channel that every
@@ -20,6 +20,7 @@ mod calls;
 mod chain;
 pub mod commit_reveal;
 mod config;
+mod endpoint;
 mod follow;
 pub mod local;
 mod metrics;
@@ -28,5 +29,6 @@ pub mod remote;
 pub use actor::{Mailboxes, SubtensorActor};
 pub use calls::ChainCalls;
 pub use chain::{Chain, with_deadline};
-pub use config::{ChainConfig, ChainConfigError, Endpoint, STATE_FILE};
+pub use config::{ChainConfig, ChainConfigError, STATE_FILE};
+pub use endpoint::{Endpoint, Node};
 pub use metrics::Metrics;

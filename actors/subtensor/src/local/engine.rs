@@ -48,6 +48,9 @@ pub enum LocalChainError {
         /// In the settings.
         max_uids: u16,
     },
+    /// The settings name another chain.
+    #[error("chain.endpoint {0} is no local chain")]
+    NotLocal(String),
 }
 
 struct Pending {
