@@ -100,7 +100,7 @@ impl RemoteChain {
     /// See [`ChainError`].
     pub async fn commit_hash(&self, reveal: &HashReveal) -> Result<Block, ChainError> {
         let _turn = self.submitting.lock().await;
-        let call = weights::commit_hash(&self.head().await?.runtime, reveal);
+        let call = weights::commit_hash(&self.head().await?.runtime, reveal.mechanism, reveal.commit_hash());
         self.submit(&call.map_err(|error| unreadable("commit_hash", error))?).await
     }
 

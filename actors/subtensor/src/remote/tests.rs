@@ -6,6 +6,7 @@ mod misbehaving;
 mod node;
 mod reading;
 mod recorded;
+mod second_reader;
 mod submitting;
 
 use std::{sync::Arc, time::Duration};

@@ -66,7 +66,7 @@ pub(crate) async fn plan(
     make().map_err(|error| unreadable("submit_weights", error))
 }
 
-fn set(runtime: &Runtime, mechanism: Mechanism, weights: &SetWeights) -> Result<Call, Unreadable> {
+pub(crate) fn set(runtime: &Runtime, mechanism: Mechanism, weights: &SetWeights) -> Result<Call, Unreadable> {
     let arguments = vec![
         ("dests", numbers(weights.uids.iter().map(|uid| uid.0))),
         ("weights", numbers(weights.weights.iter().copied())),
@@ -110,12 +110,7 @@ fn timelocked(
     let mut secret = StdRng::try_from_os_rng().map_err(|error| wrong(&error))?;
     let commit = TimelockedCommit::new(hotkey, weights, version, point.round, &mut secret);
     let commit = commit.map_err(|error| wrong(&error))?;
-    let arguments = vec![
-        ("commit", Value::from_bytes(commit.container)),
-        ("reveal_round", number(commit.reveal_round)),
-        ("commit_reveal_version", number(u64::from(commit.version))),
-    ];
-    let call = of_mechanism(runtime, COMMIT_TIMELOCKED, mechanism, arguments)?;
+    let call = commit_timelocked(runtime, mechanism, &commit)?;
     let landing = head.block.saturating_add(1);
     let position = epoch_position(settings, mechanism.netuid, u64::from(tempo), landing)?;
     // A commit in a block whose epoch is due counts for the epoch after it.
@@ -130,10 +125,22 @@ fn timelocked(
     Ok(Plan { call, reveal_epoch: Some(reveal_epoch) })
 }
 
+pub(crate) fn commit_timelocked(
+    runtime: &Runtime,
+    mechanism: Mechanism,
+    commit: &TimelockedCommit,
+) -> Result<Call, Unreadable> {
+    let arguments = vec![
+        ("commit", Value::from_bytes(&commit.container)),
+        ("reveal_round", number(commit.reveal_round)),
+        ("commit_reveal_version", number(u64::from(commit.version))),
+    ];
+    of_mechanism(runtime, COMMIT_TIMELOCKED, mechanism, arguments)
+}
+
 /// The commit of a hash, for runtimes and subnets that take no other.
-pub(crate) fn commit_hash(runtime: &Runtime, reveal: &HashReveal) -> Result<Call, Unreadable> {
-    let arguments = vec![("commit_hash", Value::from_bytes(reveal.commit_hash()))];
-    of_mechanism(runtime, COMMIT_HASH, reveal.mechanism, arguments)
+pub(crate) fn commit_hash(runtime: &Runtime, mechanism: Mechanism, hash: [u8; 32]) -> Result<Call, Unreadable> {
+    of_mechanism(runtime, COMMIT_HASH, mechanism, vec![("commit_hash", Value::from_bytes(hash))])
 }
 
 /// What was committed.

@@ -16,7 +16,11 @@ use frame_metadata::{
     },
 };
 use parity_scale_codec::{Compact, Encode};
-use scale_info::{MetaType, TypeInfo, meta_type};
+use scale_info::{
+    MetaType, Path, Type, TypeInfo,
+    build::{Fields, Variants},
+    meta_type,
+};
 
 /// Like mainnet's before its metagraph functions: rows of neurons, the modulo rule, no mechanisms.
 pub(crate) const OLD_SPEC: u32 = 200;
@@ -96,8 +100,10 @@ enum Mode {
     Enabled,
 }
 
+/// As the Polkadot SDK describes it: 255 variants for what are two bytes.
+struct Era;
 #[derive(TypeInfo)]
-struct CheckMortality([u8; 2]);
+struct CheckMortality(Era);
 #[derive(TypeInfo)]
 struct CheckNonce(Compact<u32>);
 #[derive(TypeInfo)]
@@ -108,6 +114,21 @@ struct CheckMetadataHash {
 }
 #[derive(TypeInfo)]
 struct NoData;
+
+impl TypeInfo for Era {
+    type Identity = Self;
+
+    fn type_info() -> Type {
+        let immortal = Variants::new().variant("Immortal", |variant| variant.index(0));
+        let variants = (1..=255_u8).fold(immortal, |variants, index| {
+            let name: &'static str = Box::leak(format!("Mortal{index}").into_boxed_str());
+            variants
+                .variant(name, |variant| variant.index(index).fields(Fields::unnamed().field(|field| field.ty::<u8>())))
+        });
+        let path = Path::from_segments(["sp_runtime", "generic", "era", "Era"]).unwrap();
+        Type::builder().path(path).variant(variants)
+    }
+}
 
 mod old {
     use super::*;

@@ -83,7 +83,7 @@ pub(crate) struct Faults {
 /// A runtime the node plays.
 pub(crate) struct Played {
     pub(crate) spec_version: u32,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) metadata: Metadata,
 }
 
