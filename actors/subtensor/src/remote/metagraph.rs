@@ -231,6 +231,16 @@ async fn lite(
 ) -> Result<Members, ChainError> {
     let (answer, ty) = state.call(api, method, inputs).await?;
     let types = state.runtime.metadata().types();
+    let untyped = types.resolve(ty).is_some_and(|ty| match &ty.type_def {
+        TypeDef::Sequence(bytes) => types.resolve(bytes.type_param.id).is_some_and(|byte| byte.path.is_empty()),
+        _ => false,
+    });
+    if untyped {
+        let spec = state.runtime.spec_version;
+        let reason =
+            format!("runtime {spec} gives neurons as bytes that its metadata does not describe; it is too old");
+        return Err(unreadable(method, Unreadable(reason)));
+    }
     let rows = || -> Result<Vec<Neuron>, Unreadable> {
         let (row_type, rows) = elements(&answer, ty, types, MAX_NEURONS)?;
         (0..).zip(rows).map(|(place, row)| row_of(place, &Fields::of(row, row_type, types)?, types)).collect()

@@ -246,3 +246,6 @@ fn weigh(ty: &TypeDef<PortableForm>, weights: &[Option<Weight>]) -> Option<Weigh
     let weight = Weight { depth: inside.depth + 1, ..inside };
     (weight.depth <= MAX_DEPTH && weight.parts <= MAX_PARTS).then_some(weight)
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,9 +83,7 @@ async fn follow(
                 return Err(ChainError::RefusedByPool { call: call.to_owned(), name: ERA_EXPIRED.to_owned() });
             }
             Ok(None) => {}
-            Err(RpcError::Unreadable(reason)) => {
-                return Err(ChainError::BadAnswer { call: call.to_owned(), reason });
-            }
+            Err(RpcError::Unreadable(reason)) => return Err(unknown(call, reason)),
             Err(error) => tracing::debug!(call, %error, "looking for a transaction"),
         }
         connection.clock().sleep(connection.patience().poll).await;
@@ -140,14 +138,19 @@ async fn judge(
     loop {
         match events(connection, runtimes, block, block_hash).await {
             Ok((runtime, events)) => {
-                let outcome = in_block(&runtime, &events, index).map_err(|error| unreadable(call, error))?;
+                let outcome = in_block(&runtime, &events, index).map_err(|error| unknown(call, error.to_string()))?;
                 return outcome.map(|()| Block(block)).map_err(|name| failed_in_block(call, block, name));
             }
             Err(error @ ChainError::Unreachable { .. }) => tracing::debug!(call, %error, "reading a block's events"),
-            Err(error) => return Err(error),
+            Err(error) => return Err(unknown(call, error.to_string())),
         }
         connection.clock().sleep(connection.patience().poll).await;
     }
+}
+
+/// What was sent may be in a block, whatever could not be read since.
+fn unknown(call: &str, reason: String) -> ChainError {
+    ChainError::Unreachable { call: call.to_owned(), reason }
 }
 
 async fn events(

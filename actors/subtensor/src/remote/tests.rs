@@ -1,6 +1,7 @@
 //! The client against a node double, and what only a node can do wrong.
 
 mod encode;
+mod live;
 mod metadata;
 mod misbehaving;
 mod node;

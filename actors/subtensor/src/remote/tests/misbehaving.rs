@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use openvalidators_messages::{Block, subtensor::ChainError};
+use openvalidators_runtime::{SystemClock, within};
 use serde_json::json;
 
 use super::{
-    IMPATIENT, chain, chain_with,
+    IMPATIENT, MECHANISM, chain, chain_with,
     node::NodeDouble,
     reading::new_node,
+    signer,
     submitting::{QUICK, weights},
 };
-use crate::{Chain, remote::connection::Patience};
+use crate::{
+    Chain,
+    remote::{RemoteChain, connection::Patience},
+};
 
 #[tokio::test]
 async fn the_next_block_is_waited_for() {
@@ -146,7 +151,8 @@ async fn a_node_that_takes_back_what_was_final_proves_nothing() {
     };
     let (answer, ()) = futures::join!(submitting, reverting);
     let error = answer.unwrap_err();
-    assert!(matches!(error, ChainError::BadAnswer { .. }), "{error}");
+    // It may be in a block: not a refusal.
+    assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("does not follow the final block"), "{error}");
 }
 
@@ -159,4 +165,33 @@ async fn a_message_beyond_the_limit_ends_the_connection() {
     let error = chain.metagraph().await.unwrap_err();
     assert!(matches!(error, ChainError::Unreachable { .. }), "{error:.300}");
     chain.metagraph().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_without_tls_behind_wss_is_an_error() {
+    let node = new_node(Duration::ZERO).await;
+    let secure = node.url().replace("ws://", "wss://");
+    let chain = RemoteChain::with_patience(vec![secure], MECHANISM, signer(), SystemClock::shared(), IMPATIENT);
+    let error = chain.metagraph().await.unwrap_err();
+    assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
+    assert!(node.world.lock().asked.is_empty(), "nothing is said in the clear");
+}
+
+#[tokio::test]
+async fn a_final_block_that_nobody_has_proves_nothing() {
+    let (node, clock) = (new_node(QUICK).await, SystemClock::new());
+    let chain = chain(&[&node]);
+    let sent = weights();
+    let submitting = async {
+        let lying = async {
+            while node.world.lock().taken.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let hash = format!("0x{}", hex::encode([0x55; 32]));
+            node.world.lock().faults.lies.insert("chain_getFinalizedHead", hash.into());
+        };
+        futures::join!(chain.submit_weights(&sent), lying).0
+    };
+    let answer = within(&clock, Duration::from_millis(600), submitting).await;
+    assert!(answer.is_err(), "neither success nor failure, the caller's deadline ends it: {answer:?}");
 }
