@@ -22,11 +22,11 @@ pub const PROTOCOL: &str = "btauth/1";
 /// The scheme of Bittensor's hotkeys; a request that names none means this one.
 const SCHEME: &str = "sr25519";
 
-const VERSION: HeaderName = HeaderName::from_static("x-bittensor-version");
-const HOTKEY: HeaderName = HeaderName::from_static("x-bittensor-hotkey");
+pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-bittensor-version");
+pub(crate) const HOTKEY: HeaderName = HeaderName::from_static("x-bittensor-hotkey");
 const RECEIVER: HeaderName = HeaderName::from_static("x-bittensor-receiver");
-const NONCE: HeaderName = HeaderName::from_static("x-bittensor-nonce");
-const SIGNATURE: HeaderName = HeaderName::from_static("x-bittensor-signature");
+pub(crate) const NONCE: HeaderName = HeaderName::from_static("x-bittensor-nonce");
+pub(crate) const SIGNATURE: HeaderName = HeaderName::from_static("x-bittensor-signature");
 
 /// The body of an answer; more fields do no harm.
 #[derive(Deserialize)]
@@ -87,7 +87,5 @@ pub(crate) fn ending(reply: &Received) -> Ending {
     }
 }
 
-#[cfg(test)]
-mod peer;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ mod client;
 mod config;
 mod dendrite;
 mod metrics;
+#[cfg(test)]
+mod peer;
 pub mod python_json;
 pub mod python_repr;
 pub mod response;

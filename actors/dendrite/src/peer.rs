@@ -1,0 +1,166 @@
+//! Miners that run the real SDKs: 10 with its axon, 11 with its signed requests. `tests/peers.sh` installs them.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::header::{HeaderMap, HeaderName};
+use openvalidators_keys::{HotkeySigner, ss58};
+use openvalidators_messages::{Hotkey, QueryOutcome};
+use openvalidators_runtime::{DrivenClock, SharedClock, SystemClock};
+use prometheus::{IntCounter, Registry};
+use tokio::runtime::Handle;
+
+use crate::{
+    Dendrite, Metrics,
+    btauth::{HOTKEY, NONCE, SIGNATURE, VERSION, ending, headers},
+    client::{HttpClient, METHOD, PATH},
+    signing::Signing,
+    synapse::insert,
+    testing::{alice, bob, dendrite, local, query},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A miner in Python.
+struct Miner {
+    process: Child,
+    address: SocketAddr,
+    /// Kept open: Python dies of writing to a closed one.
+    _said: BufReader<ChildStdout>,
+}
+
+impl Miner {
+    /// Waits until it listens. `None` where its SDK is not installed.
+    fn start(sdk: &str, script: &str, args: &[&str]) -> Option<Self> {
+        let folder = std::env::var_os("OPENVALIDATORS_PEERS").map(PathBuf::from);
+        let folder = folder.or_else(|| Some(std::env::home_dir()?.join(".cache/openvalidators/peers")));
+        let python = folder.unwrap_or_default().join(sdk).join("bin/python");
+        if !python.exists() {
+            eprintln!("skipped: no {}; tests/peers.sh makes it", python.display());
+            return None;
+        }
+        let scripts = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/bittensor"));
+        let mut command = Command::new(python);
+        command.arg(scripts.join(script)).args(args).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap());
+        loop {
+            let mut line = String::new();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "{script} has ended");
+            if let Ok(address) = line.trim().parse() {
+                return Some(Self { process, address, _said: said });
+            }
+        }
+    }
+
+    fn of_sdk_10() -> Option<Self> {
+        Self::start("sdk10", "synapse_miner.py", &["//Bob", &ss58::encode(&charlie().hotkey())])
+    }
+
+    fn of_sdk_11() -> Option<Self> {
+        Self::start("sdk11", "btauth_miner.py", &[&ss58::encode(&bob())])
+    }
+}
+
+impl Drop for Miner {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Whom the miner of SDK 10 has on its blacklist.
+fn charlie() -> Arc<HotkeySigner> {
+    Arc::new(HotkeySigner::from_uri("//Charlie").unwrap())
+}
+
+/// Declared as 10 or as 11, in vain: the real axon marks what it refuses, so it is asked as it wants to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_axon_serves_a_fan_out() {
+    let Some(miner) = Miner::of_sdk_10() else { return };
+    for declared in [10_005_000, 11_003_000] {
+        let (dendrite, _) = dendrite(local(), SystemClock::shared());
+        let mut asked = query(&[miner.address; 8], PATIENCE);
+        asked.miners.iter_mut().for_each(|miner| miner.axon.version = declared);
+        for completion in dendrite.query(asked).await {
+            assert_eq!((completion.outcome, completion.status_code), (QueryOutcome::Answered, 200), "{completion:?}");
+            assert_eq!(completion.text, "echo: it's \"quoted\"\n\\ café 😀 \u{200b}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_axon_refuses_with_a_reason() {
+    let Some(miner) = Miner::of_sdk_10() else { return };
+    let ask = async |signer, receiver: Hotkey| {
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        let dendrite = Dendrite::new(signer, local(), SystemClock::shared(), metrics, Handle::current()).unwrap();
+        let mut asked = query(&[miner.address], PATIENCE);
+        asked.miners[0].hotkey = receiver;
+        dendrite.query(asked).await.remove(0)
+    };
+    let blacklisted = ask(charlie(), bob()).await;
+    assert_eq!((blacklisted.outcome, blacklisted.status_code), (QueryOutcome::Refused, 403));
+    assert_eq!(blacklisted.status_message, "Forbidden. Key is blacklisted: no.");
+    let elsewhere = ask(alice(), charlie().hotkey()).await;
+    assert_eq!((elsewhere.outcome, elsewhere.status_code), (QueryOutcome::Refused, 401));
+    assert!(elsewhere.status_message.contains("Signature mismatch"), "{elsewhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_sdk_11_verifies_a_query() {
+    let Some(miner) = Miner::of_sdk_11() else { return };
+    let (dendrite, _) = dendrite(local(), SystemClock::shared());
+    // It declares nothing: the first query goes out as a Synapse, which the miner refuses.
+    for _ in 0..2 {
+        for completion in dendrite.query(query(&[miner.address; 5], Duration::from_secs(60))).await {
+            assert_eq!((completion.outcome, completion.status_code), (QueryOutcome::Answered, 200), "{completion:?}");
+            assert_eq!(completion.text, "echo: it's \"quoted\"\n\\ café 😀 \u{200b}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_sdk_11_refuses_what_was_tampered_with() {
+    let Some(miner) = Miner::of_sdk_11() else { return };
+    let client = HttpClient::new(&local(), IntCounter::new("received", "bytes").unwrap());
+    let receiver = ss58::encode(&bob());
+    let body = r#"{"roles":["user"],"messages":["hi"]}"#;
+    let at = |clock: SharedClock| headers(&Signing::new(alice(), clock), &receiver, METHOD.as_str(), PATH, body);
+    let signed = || at(SystemClock::shared());
+    let changed = |name: HeaderName, value: &str| {
+        let mut headers = signed();
+        insert(&mut headers, name, value);
+        headers
+    };
+    let now = openvalidators_runtime::Clock::unix(&*SystemClock::shared());
+    let shifted = |unix: Duration| at(Arc::new(DrivenClock::new(unix)));
+    let signing = Signing::new(alice(), SystemClock::shared());
+    let good = signed();
+    let cases: Vec<(&str, HeaderMap, &str, u16, &str)> = vec![
+        ("as signed", good.clone(), body, 200, ""),
+        ("sent twice", good, body, 401, "ReplayedRequest"),
+        ("another body", signed(), r#"{"roles":["user"],"messages":["ho"]}"#, 401, "BadSignature"),
+        ("another path", headers(&signing, &receiver, "POST", "/Other", body), body, 401, "BadSignature"),
+        ("another method", headers(&signing, &receiver, "PUT", PATH, body), body, 401, "BadSignature"),
+        ("another sender", changed(HOTKEY, &receiver), body, 401, "BadSignature"),
+        ("another receiver", headers(&signing, signing.address(), "POST", PATH, body), body, 401, "WrongReceiver"),
+        ("another nonce", changed(NONCE, &(now.as_nanos() + 1).to_string()), body, 401, "BadSignature"),
+        ("another version", changed(VERSION, "2"), body, 401, "MalformedAuth"),
+        ("half a signature", changed(SIGNATURE, "0x00"), body, 401, "MalformedAuth"),
+        ("too old", shifted(now - Duration::from_secs(11)), body, 401, "StaleRequest"),
+        ("too new", shifted(now + PATIENCE), body, 401, "StaleRequest"),
+    ];
+    for (what, headers, body, status, words) in cases {
+        let received = client.exchange(miner.address, headers, body.to_owned()).await.unwrap();
+        let ending = ending(&received);
+        assert_eq!(ending.status_code, status, "{what}: {ending:?}");
+        assert!(ending.status_message.contains(words), "{what}: {ending:?}");
+    }
+}
