@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `--features cuda` is built with into a folder of its own: no GPU, no driver, no root.
 #
-#   scripts/cuda-toolkit.sh FOLDER     # 2.5 GB on disk, 700 MB of it downloaded; needs python3, gcc and cargo
+#   scripts/cuda-toolkit.sh FOLDER     # 1.2 GB on disk, 700 MB of it downloaded; needs python3, gcc and cargo
 #   source FOLDER/env.sh               # then: cargo build --release --features cuda
 #
 # The compiler and the libraries are NVIDIA's wheels on PyPI, under NVIDIA's licence; nothing of them is part of the program.
