@@ -56,6 +56,7 @@ async fn ask(command: &Query, config: &Config, signer: Arc<HotkeySigner>) -> any
         hotkey: command.hotkey,
         axon: Axon { address: command.axon, protocol, version },
         propensity: 1.0,
+        uniform_propensity: None,
     };
     let asked = Asked {
         step: StepId { forward: ForwardId(0), index: 0 },
