@@ -32,7 +32,7 @@ struct Miner {
     process: Child,
     address: SocketAddr,
     /// Kept open: Python dies of writing to a closed one.
-    _said: BufReader<ChildStdout>,
+    _said: Option<BufReader<ChildStdout>>,
 }
 
 impl Miner {
@@ -48,13 +48,15 @@ impl Miner {
         let scripts = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/bittensor"));
         let mut command = Command::new(python);
         command.arg(scripts.join(script)).args(args).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut said = BufReader::new(process.stdout.take().unwrap());
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let mut miner = Self { process: command.spawn().unwrap(), address: nowhere, _said: None };
+        let mut said = BufReader::new(miner.process.stdout.take().unwrap());
         loop {
             let mut line = String::new();
             assert_ne!(said.read_line(&mut line).unwrap(), 0, "{script} has ended");
             if let Ok(address) = line.trim().parse() {
-                return Some(Self { process, address, _said: said });
+                (miner.address, miner._said) = (address, Some(said));
+                return Some(miner);
             }
         }
     }
