@@ -59,9 +59,9 @@ pub(super) struct Fit {
 #[derive(Default, Deserialize)]
 struct Stated {
     model_type: Option<String>,
-    #[serde(alias = "n_positions")]
     max_position_embeddings: Option<usize>,
-    #[serde(default)]
+    /// What GPT-2 and its kin call them.
+    n_positions: Option<usize>,
     pad_token_id: Option<usize>,
 }
 
@@ -95,8 +95,9 @@ impl RemoteModel {
             let address = server.address();
             match said {
                 Ok(Ok(identity)) => {
-                    let identity = fit.check(server, identity).await;
-                    let identity = identity.map_err(|reason| format!("{address}: {reason}"))?;
+                    let checked = within(&*clock, limit, fit.check(server, identity)).await;
+                    let checked = checked.map_err(|late| late.to_string()).and_then(|checked| checked);
+                    let identity = checked.map_err(|reason| format!("{address}: {reason}"))?;
                     tracing::info!(model = %name, server = address, %identity, "a server computes this model");
                     match &expected {
                         Some(first) if *first != identity => {
@@ -406,7 +407,7 @@ fn served(name: &ModelName, kind: Kind, folder: &Path, settings: &Config) -> Res
 impl Stated {
     /// The longest row the network takes, special tokens included.
     fn most_tokens(&self) -> usize {
-        let positions = self.max_position_embeddings.unwrap_or(usize::MAX);
+        let positions = self.max_position_embeddings.or(self.n_positions).unwrap_or(usize::MAX);
         match self.model_type.as_deref() {
             // Positions are relative.
             Some("deberta-v2") => usize::MAX,

@@ -51,8 +51,12 @@ impl RoutedEngine {
         let mut remote = BTreeMap::new();
         for (name, settings) in &config.remote {
             let wrong = |reason: String| RemoteError { model: name.clone(), reason };
-            let of_this = demands.iter().filter(|(model, _)| model == name);
-            let asked: Vec<Demand> = of_this.map(|(_, demand)| *demand).collect();
+            let mut asked: Vec<Demand> = Vec::new();
+            for (_, demand) in demands.iter().filter(|(model, _)| model == name) {
+                if !asked.contains(demand) {
+                    asked.push(*demand);
+                }
+            }
             if asked.is_empty() {
                 tracing::warn!(model = %name, "no reward and no filter asks for this remote model");
                 continue;

@@ -163,6 +163,16 @@ async fn a_slow_server_loses_its_turn_and_the_deadline_ends_all() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_what_it_is_and_no_more_does_not_hold_up_the_start() {
+    let (clock, shared) = driven();
+    let info = |seen: &Seen| if seen.path == "/info" { Reply::Json(bert_info()) } else { Reply::Hang };
+    let server = Double::serve(info).await;
+    let setup = Setup { clock: shared, ..Setup::tei(&[&server.url]) };
+    let error = while_time_flies(&clock, async move { setup.error().await }).await;
+    assert!(error.contains("no answer within 50 s"), "{error}");
+}
+
+#[tokio::test]
 async fn a_busy_server_is_left_alone_as_long_as_it_asks_for() {
     for status in [429, 503] {
         let (clock, shared) = driven();
