@@ -32,6 +32,9 @@ const MAX_BLOCKS_PER_SECOND: u64 = 20;
 const MAX_JUMP_BLOCKS: u64 = 100;
 /// JSON-RPC: the node does not have this method.
 const METHOD_NOT_FOUND: i32 = -32601;
+/// JSON-RPC: the node is in trouble of its own, or has too many callers.
+const INTERNAL_ERROR: i32 = -32603;
+const SERVER_ERRORS: std::ops::RangeInclusive<i32> = -32099..=-32000;
 
 /// How patient to be with a node.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +147,12 @@ impl Connection {
     pub(crate) async fn ask<T: DeserializeOwned>(&self, method: &str, params: &[Value]) -> Result<T, RpcError> {
         let link = self.link().await?;
         let answer = ask(&link.client, &self.clock, self.patience.answer, method, params).await;
-        if let Err(RpcError::Unreachable(reason)) = &answer {
-            self.leave(&link, &format!("{method}: {reason}")).await;
+        match &answer {
+            Err(RpcError::Unreachable(reason)) => self.leave(&link, &format!("{method}: {reason}")).await,
+            Err(error @ RpcError::Refused { code, .. }) if *code == INTERNAL_ERROR || SERVER_ERRORS.contains(code) => {
+                self.leave(&link, &format!("{method}: {error}")).await;
+            }
+            _ => {}
         }
         answer
     }

@@ -22,6 +22,8 @@ use super::{
 pub(crate) const PALLET: &str = "SubtensorModule";
 /// Versions of metadata that are asked for, best first; 14 is what `state_getMetadata` gives.
 const METADATA_VERSIONS: [u32; 2] = [16, 15];
+/// What nodes say of a function that a runtime does not have.
+const ABSENT: &str = "is not found";
 /// Runtimes that are kept: the one in use, and the one before it for blocks that are read late.
 const KEPT_RUNTIMES: usize = 2;
 
@@ -93,8 +95,12 @@ async fn metadata(connection: &Connection, block: &[u8; 32]) -> Result<Vec<u8>, 
                     return Ok(metadata);
                 }
             }
-            // Runtimes before 2023 do not have this function.
-            Err(RpcError::Refused { .. }) => break,
+            // Runtimes before 2023 do not have this function; any other refusal is the node's own trouble.
+            Err(RpcError::Refused { message, data, .. })
+                if [&message, &data].iter().any(|said| said.contains(ABSENT)) =>
+            {
+                break;
+            }
             Err(error) => return Err(error),
         }
     }

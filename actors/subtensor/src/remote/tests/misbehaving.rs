@@ -83,6 +83,18 @@ async fn a_slow_node_is_left_too() {
 }
 
 #[tokio::test]
+async fn a_node_that_says_it_is_in_trouble_is_left() {
+    for code in [-32_603, -32_005] {
+        let (troubled, other) = (new_node(Duration::ZERO).await, new_node(Duration::ZERO).await);
+        troubled.world.lock().faults.errs = Some(("state_call", code));
+        let chain = chain(&[&troubled, &other]);
+        let error = chain.metagraph().await.unwrap_err();
+        assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
+        chain.metagraph().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_stands_still_is_left_whatever_its_socket_says() {
     let (stuck, moving) = (new_node(Duration::ZERO).await, new_node(QUICK).await);
     let chain = chain_with(&[&stuck, &moving], Patience { progress: Duration::from_millis(150), ..IMPATIENT });

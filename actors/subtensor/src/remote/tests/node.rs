@@ -68,6 +68,8 @@ pub(crate) struct Faults {
     pub(crate) refuses: Option<(i32, &'static str, Value)>,
     /// Closes the socket instead of answering this method, so many times.
     pub(crate) drops: Option<(&'static str, u64)>,
+    /// Answers this method with an error of this code.
+    pub(crate) errs: Option<(&'static str, i32)>,
     /// Reads and never answers, nor sends anything else.
     pub(crate) half_open: bool,
     /// Takes transactions and forgets them.
@@ -262,6 +264,9 @@ impl World {
     }
 
     fn answer(&mut self, method: &str, params: &Value) -> Answer {
+        if let Some((_, code)) = self.faults.errs.filter(|(erring, _)| *erring == method) {
+            return Err((code, "out of order".to_owned(), Value::Null));
+        }
         if let Some(lie) = self.faults.lies.get(method) {
             return Ok(lie.clone());
         }
