@@ -25,9 +25,9 @@ const MECHANISM: Mechanism = Mechanism { netuid: NETUID, index: 0 };
 
 /// Quick to lose patience; long enough for a machine that does other things too.
 const IMPATIENT: Patience = Patience {
-    connect: Duration::from_secs(3),
-    answer: Duration::from_secs(1),
-    ping: Duration::from_secs(5),
+    connect: Duration::from_secs(10),
+    answer: Duration::from_secs(10),
+    ping: Duration::from_secs(20),
     poll: Duration::from_millis(5),
     progress: Duration::from_secs(60),
     offline: Duration::from_secs(60),

@@ -59,12 +59,12 @@ async fn a_node_that_is_restarted_is_found_again() {
 #[tokio::test]
 async fn a_half_open_socket_is_left_for_the_next_node() {
     let (first, second) = (new_node(Duration::ZERO).await, new_node(QUICK).await);
-    let chain = chain_with(&[&first, &second], Patience { answer: Duration::from_millis(200), ..IMPATIENT });
+    let chain = chain_with(&[&first, &second], Patience { answer: Duration::from_millis(500), ..IMPATIENT });
     chain.metagraph().await.unwrap();
     assert_eq!(second.world.lock().connections, 0, "the first in the operator's order is preferred");
     first.world.lock().faults.half_open = true;
     let error = chain.metagraph().await.unwrap_err().to_string();
-    assert!(error.contains("no answer within 0.2 s"), "{error}");
+    assert!(error.contains("no answer within 0.5 s"), "{error}");
     chain.metagraph().await.unwrap();
     // It stays with the second: the first is asked last for a while, though it could be connected to.
     first.world.lock().faults.half_open = false;
@@ -77,7 +77,7 @@ async fn a_half_open_socket_is_left_for_the_next_node() {
 async fn a_slow_node_is_left_too() {
     let (slow, quick) = (new_node(Duration::ZERO).await, new_node(Duration::ZERO).await);
     slow.world.lock().faults.slow = Some(("state_call", Duration::from_secs(20)));
-    let chain = chain_with(&[&slow, &quick], Patience { answer: Duration::from_millis(200), ..IMPATIENT });
+    let chain = chain_with(&[&slow, &quick], Patience { answer: Duration::from_millis(500), ..IMPATIENT });
     chain.metagraph().await.unwrap_err();
     chain.metagraph().await.unwrap();
 }
@@ -97,7 +97,7 @@ async fn a_node_that_says_it_is_in_trouble_is_left() {
 #[tokio::test]
 async fn a_node_that_stands_still_is_left_whatever_its_socket_says() {
     let (stuck, moving) = (new_node(Duration::ZERO).await, new_node(QUICK).await);
-    let chain = chain_with(&[&stuck, &moving], Patience { progress: Duration::from_millis(150), ..IMPATIENT });
+    let chain = chain_with(&[&stuck, &moving], Patience { progress: Duration::from_millis(500), ..IMPATIENT });
     chain.metagraph().await.unwrap();
     let error = chain.next_block(Block(20)).await.unwrap_err().to_string();
     assert!(error.contains("no head after 20"), "{error}");
@@ -171,7 +171,7 @@ async fn a_node_that_takes_back_what_was_final_proves_nothing() {
 #[tokio::test]
 async fn a_message_beyond_the_limit_ends_the_connection() {
     let (huge, other) = (new_node(Duration::ZERO).await, new_node(Duration::ZERO).await);
-    let chain = chain_with(&[&huge, &other], Patience { answer: Duration::from_secs(5), ..IMPATIENT });
+    let chain = chain(&[&huge, &other]);
     chain.metagraph().await.unwrap();
     huge.world.lock().faults.lies.insert("state_call", format!("0x{}", "00".repeat(9 << 20)).into());
     let error = chain.metagraph().await.unwrap_err();

@@ -11,17 +11,13 @@ use scale_value::Value as Scale;
 use serde_json::{Value, json};
 
 use super::{
-    MECHANISM, NETUID, chain, chain_with,
+    MECHANISM, NETUID, chain,
     metadata::{self, NEW_SPEC},
     node::{NodeDouble, Played, Taken},
     reading::{columns, new_node, old_node},
     signer,
 };
-use crate::{
-    Chain,
-    commit_reveal::HashReveal,
-    remote::{connection::Patience, tests::IMPATIENT},
-};
+use crate::{Chain, commit_reveal::HashReveal};
 
 pub(crate) const QUICK: Duration = Duration::from_millis(15);
 
@@ -220,7 +216,7 @@ async fn an_upgrade_between_two_transactions_is_followed() {
 #[tokio::test]
 async fn two_submissions_at_once_take_turns() {
     let node = new_node(QUICK).await;
-    let chain = chain_with(&[&node], Patience { answer: Duration::from_secs(5), ..IMPATIENT });
+    let chain = chain(&[&node]);
     let (left, right) = (weights(), weights());
     let both = futures::join!(chain.submit_weights(&left), chain.submit_weights(&right));
     let (Ok(Submission::Set { block: first }), Ok(Submission::Set { block: second })) = both else {
