@@ -186,6 +186,7 @@ async fn a_node_without_tls_behind_wss_is_an_error() {
     let chain = RemoteChain::with_patience(vec![secure], MECHANISM, signer(), SystemClock::shared(), IMPATIENT);
     let error = chain.metagraph().await.unwrap_err();
     assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("tls handshake"), "{error}");
     assert!(node.world.lock().asked.is_empty(), "nothing is said in the clear");
 }
 
