@@ -14,7 +14,7 @@ use openvalidators_hub::HubConfig;
 use openvalidators_inference::{self as inference, Kind};
 use openvalidators_keys::WalletConfig;
 use openvalidators_ledger::LedgerConfig;
-use openvalidators_messages::inference::ModelName;
+use openvalidators_messages::inference::{ModelName, Pooling};
 use openvalidators_prompts as prompts;
 use openvalidators_reporting::ReportingConfig;
 use openvalidators_rewards::{self as rewards, dahoas, dpo, prompt, reciprocate, rlhf};
@@ -207,7 +207,8 @@ impl Config {
     #[must_use]
     pub fn models_of_run(&self) -> Vec<(&'static str, &ModelName, Kind)> {
         let mut used = self.models_used();
-        used.push(("gating.model", &self.gating.model, Kind::Encoder));
+        let kind = if self.gating.pooling == Pooling::LastToken { Kind::CausalLm } else { Kind::Encoder };
+        used.push(("gating.model", &self.gating.model, kind));
         used
     }
 

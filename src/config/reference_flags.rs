@@ -24,6 +24,8 @@ enum Means {
     On(&'static [&'static str]),
     /// A switch that turns these keys off.
     Off(&'static [&'static str]),
+    /// A switch that gives a key this value.
+    Says(&'static str, &'static str),
     /// It takes a value, and what it sets does not exist here (yet).
     AbsentValue(&'static str),
     /// It is a switch, and what it sets does not exist here (yet).
@@ -31,7 +33,6 @@ enum Means {
 }
 
 const NO_WANDB: &str = "this version does not report to wandb yet; the event log and Prometheus are on by default";
-const SENTENCE_GATING: &str = "prompts are read by a sentence-embedding model always: name it with --gating.model_name";
 const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
 
 const FLAGS: &[Flag] = &[
@@ -68,7 +69,7 @@ const FLAGS: &[Flag] = &[
     flag("neuron.mock_gating_model", Means::AbsentSwitch(NO_MOCKS)),
     flag("neuron.mock_dataset", Means::AbsentSwitch(NO_MOCKS)),
     flag("mock", Means::AbsentSwitch(NO_MOCKS)),
-    flag("neuron.use_custom_gating_model", Means::AbsentSwitch(SENTENCE_GATING)),
+    flag("neuron.use_custom_gating_model", Means::Says("gating.pooling", "mean_of_windows")),
     flag("gating.model_name", Means::Sets(&["gating.model"])),
     flag("gating.num_uids", Means::AbsentValue("the gating head has a row for each hotkey, as many as the subnet has")),
     flag("gating.learning_rate", Means::Sets(&["gating.learning_rate"])),
@@ -131,6 +132,7 @@ fn argument(flag: &Flag) -> Arg {
         Means::SetsText(key) => arg.value_name("VALUE").help(format!("Sets {key}")),
         Means::On(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = true", keys.join(" and "))),
         Means::Off(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = false", keys.join(" and "))),
+        Means::Says(key, word) => arg.action(ArgAction::SetTrue).help(format!("Sets {key} = \"{word}\"")),
         Means::AbsentValue(_) => arg.value_name("VALUE").hide(true),
         Means::AbsentSwitch(_) => arg.action(ArgAction::SetTrue).hide(true),
     }
@@ -163,6 +165,7 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
             }
             Means::On(keys) if given() => set(keys, &Value::Boolean(true)),
             Means::Off(keys) if given() => set(keys, &Value::Boolean(false)),
+            Means::Says(key, word) if given() => set(&[key], &Value::String(word.to_owned())),
             Means::AbsentValue(reason) if value().is_some() => return Err(Absent { name, reason }),
             Means::AbsentSwitch(reason) if given() => return Err(Absent { name, reason }),
             _ => {}
@@ -173,6 +176,8 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
 
 #[cfg(test)]
 mod tests {
+    use openvalidators_messages::inference::Pooling;
+
     use super::*;
     use crate::config::Config;
 
@@ -186,8 +191,8 @@ mod tests {
         let config = toml::Value::try_from(config).unwrap();
         for Flag { name, means } in FLAGS {
             let keys = match means {
-                Means::Sets(keys) | Means::On(keys) | Means::Off(keys) => keys,
-                Means::SetsText(key) => std::slice::from_ref(key),
+                Means::Sets(keys) | Means::On(keys) | Means::Off(keys) => keys.to_vec(),
+                Means::SetsText(key) | Means::Says(key, _) => vec![*key],
                 Means::AbsentValue(_) | Means::AbsentSwitch(_) => continue,
             };
             for key in keys {
@@ -200,8 +205,9 @@ mod tests {
     #[test]
     fn flags_reach_the_configuration() {
         let command = clap::Command::new("run").args(arguments());
-        let given = ["run", "--neuron.answer_timeout", "7.5", "--neuron.disable_set_weights", "--neuron.blacklist_off"];
-        let matches = command.try_get_matches_from(given).unwrap();
+        let given = "run --neuron.answer_timeout 7.5 --neuron.disable_set_weights --neuron.blacklist_off \
+            --neuron.use_custom_gating_model --gating.model_name sentence-transformers/all-distilroberta-v1";
+        let matches = command.try_get_matches_from(given.split_whitespace()).unwrap();
         let mut layers = Layers::default();
         layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
         apply(&matches, &mut layers).unwrap();
@@ -209,6 +215,8 @@ mod tests {
         assert!((config.prompts.answer_timeout_seconds - 7.5).abs() < f64::EPSILON);
         assert!(config.weights.disable_set_weights);
         assert!(!config.rewards.blacklist.enabled);
+        assert_eq!(&*config.gating.model.0, "sentence-transformers/all-distilroberta-v1");
+        assert_eq!(config.gating.pooling, Pooling::MeanOfWindows, "as the reference pools sentence models");
     }
 
     /// `--wallet.hotkey 1` used to be a number where a name is asked for.

@@ -122,6 +122,7 @@ impl Config {
             Pooling::Mean => "mean",
             Pooling::MeanNormalised => "mean_normalised",
             Pooling::MeanOfWindows => "mean_of_windows",
+            Pooling::LastToken => "last_token",
         };
         format!("{}/{pooling}", self.model)
     }

@@ -27,10 +27,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     budget::{Budget, is_out_of_memory},
     classification::ClassifyWork,
-    embedding::EmbedWork,
+    embedding::{EmbedWork, last_states, means},
     generation::GenerateWork,
     metrics::Metrics,
-    models::{self, Network},
+    models::{self, Network, Packed},
     placement::DeviceName,
     scoring::LogProbWork,
 };
@@ -217,7 +217,7 @@ impl Device {
                 continue;
             }
             match (job, self.networks.get(&model)) {
-                (Job::Embed(asked), Some(Network::Encoder(_))) => embeds.push(asked),
+                (Job::Embed(asked), Some(Network::Encoder(_) | Network::CausalLm(_))) => embeds.push(asked),
                 (Job::Classify(asked), Some(Network::Classifier(_))) => classifies.push(asked),
                 (Job::Classify(asked), Some(Network::CausalClassifier(network))) => {
                     self.classify_causal(network, asked, closing);
@@ -233,7 +233,12 @@ impl Device {
             }
         }
         match self.networks.get(&model) {
-            Some(Network::Encoder(network)) if !embeds.is_empty() => self.embed(&**network, &model, embeds, closing),
+            Some(Network::Encoder(network)) if !embeds.is_empty() => {
+                self.embed(&|rows: &Packed| means(&**network, rows), &model, embeds, closing);
+            }
+            Some(Network::CausalLm(network)) if !embeds.is_empty() => {
+                self.embed(&|rows: &Packed| last_states(network, rows), &model, embeds, closing);
+            }
             Some(Network::Classifier(network)) if !classifies.is_empty() => {
                 self.classify(&**network, &model, classifies, closing);
             }

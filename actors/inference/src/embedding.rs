@@ -5,13 +5,13 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device as CandleDevice, Result, Tensor};
 use openvalidators_messages::inference::{ModelName, Pooling, Row};
 
 use crate::{
     batching::{Distinct, Rows, compute_or_split},
     device::{Asked, Device},
-    models::{Encoder, Packed},
+    models::{CausalLm, Encoder, Packed},
 };
 
 /// Texts to embed.
@@ -25,10 +25,10 @@ pub(crate) struct EmbedWork {
 const LEAST_LENGTH: f32 = 1e-12;
 
 impl Device {
-    /// Serves all of `asked` by `network`: what they have in common is computed once.
+    /// Serves all of `asked` by `rows_of`, [`means`] or [`last_states`]: what they have in common is computed once.
     pub(crate) fn embed(
         &self,
-        network: &dyn Encoder,
+        rows_of: &(dyn Fn(&Packed) -> Result<Vec<Arc<[f32]>>> + Sync),
         model: &ModelName,
         asked: Vec<Asked<EmbedWork, Arc<[f32]>>>,
         closing: &AtomicBool,
@@ -46,7 +46,7 @@ impl Device {
                 &batch,
                 &mut |rows: &[usize]| {
                     let packed = Packed::new(rows.iter().map(|&row| &*distinct.items[row]));
-                    self.compute(model, packed.ids().len(), || means(network, &packed))
+                    self.compute(model, packed.ids().len(), || rows_of(&packed))
                 },
                 &mut |row, mean| found[row] = Some(mean),
             );
@@ -70,7 +70,7 @@ impl Device {
 ///
 /// # Errors
 /// When the device fails.
-fn means(encoder: &dyn Encoder, rows: &Packed) -> Result<Vec<Arc<[f32]>>> {
+pub(crate) fn means(encoder: &dyn Encoder, rows: &Packed) -> Result<Vec<Arc<[f32]>>> {
     let states = encoder.forward(rows)?;
     let hidden = states.dim(1)?;
     let sums = if states.device().is_cpu() {
@@ -110,11 +110,27 @@ fn sums_on_device(states: &Tensor, lengths: &[usize]) -> Result<Vec<f32>> {
     belongs.matmul(&states.to_dtype(DType::F32)?)?.flatten_all()?.to_vec1()
 }
 
+/// The state of each row's last token, as a head would read it. No row is empty.
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn last_states(network: &CausalLm, rows: &Packed) -> Result<Vec<Arc<[f32]>>> {
+    let states = network.body.forward(rows, &network.body.no_past()?)?;
+    let ends = rows.lengths().iter().scan(0_usize, |end, length| {
+        *end += length;
+        Some(end.saturating_sub(1) as u32)
+    });
+    let ends = Tensor::from_iter(ends, states.device())?;
+    let last = network.body.normalised(&states.index_select(&ends, 0)?)?;
+    let last: Vec<Vec<f32>> = last.to_device(&CandleDevice::Cpu)?.to_dtype(DType::F32)?.to_vec2()?;
+    Ok(last.into_iter().map(Arc::from).collect())
+}
+
 /// The row that a caller asked for, from the means of the token states of its windows.
 pub(crate) fn pooled(windows: &[Arc<[f32]>], pooling: Pooling) -> Arc<[f32]> {
     let Some(first) = windows.first() else { return Arc::default() };
     match pooling {
-        Pooling::Mean => first.clone(),
+        Pooling::Mean | Pooling::LastToken => first.clone(),
         Pooling::MeanNormalised => normalised(first),
         Pooling::MeanOfWindows => {
             let mut sum = vec![0.0_f32; first.len()];
@@ -134,8 +150,6 @@ fn normalised(row: &[f32]) -> Arc<[f32]> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device as CandleDevice;
-
     use super::*;
 
     /// The state of a token is its id and twice its id.

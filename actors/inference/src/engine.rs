@@ -272,7 +272,8 @@ impl LocalEngine {
 impl Engine for LocalEngine {
     async fn embed(&self, request: Embed) -> Result<Vec<Row<Arc<[f32]>>>, InferenceError> {
         let Embed { model, texts, pooling } = request;
-        let served = self.served(&model, Kind::Encoder, "embeddings")?;
+        let kind = if pooling == Pooling::LastToken { Kind::CausalLm } else { Kind::Encoder };
+        let served = self.served(&model, kind, "embeddings")?;
         let rows = served
             .tokenise(move |served| Ok(texts.iter().map(|text| served.embedded_rows(text, pooling)).collect()))
             .await?;
@@ -367,6 +368,10 @@ impl Served {
             Pooling::Mean | Pooling::MeanNormalised => {
                 Ok(vec![tokenizer.encode(&text, tokenizer.max_tokens())?.into()])
             }
+            Pooling::LastToken => match tokenizer.encode(&text, tokenizer.max_tokens())? {
+                ids if ids.is_empty() => Err("the text has no token, so no last one".to_owned()),
+                ids => Ok(vec![ids.into()]),
+            },
             Pooling::MeanOfWindows => {
                 let windows = tokenizer.windows(&Input::Text(text), Overflow::Windows)?;
                 Ok(windows.into_iter().map(|window| window.ids.into()).collect())

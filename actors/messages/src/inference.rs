@@ -34,6 +34,8 @@ pub enum Pooling {
     /// A text longer than the model runs on in further windows, each with the model's special tokens; the mean of their
     /// [`Pooling::MeanNormalised`] rows, which is shorter than 1 where they differ. Nothing of a text is left out.
     MeanOfWindows,
+    /// The state of the last token after the network's last norm, of a causal model (`gating.py:GatingModel`).
+    LastToken,
 }
 
 /// How probable a causal model finds each completion after the prompt: the mean log-probability of the completion's

@@ -167,7 +167,7 @@ impl Step {
         }
         let usable = match pooling {
             Pooling::MeanNormalised => unit,
-            Pooling::Mean | Pooling::MeanOfWindows => finite,
+            Pooling::Mean | Pooling::MeanOfWindows | Pooling::LastToken => finite,
         };
         let mut rows = rows.iter().map(|row| usable(row.as_ref().ok()?));
         Ok(Arc::new(Embedded { width, base_text: rows.next().flatten(), texts: rows.collect() }))

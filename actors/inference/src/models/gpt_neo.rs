@@ -114,6 +114,7 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::embedding::last_states;
     use crate::models::{
         Packed,
         decoder::tests::assert_keeps_its_word,
@@ -124,9 +125,7 @@ mod tests {
 
     /// The state of the last token of a text, as gating models read it.
     fn last_state(model: &CausalLm, batch: &Packed) -> Vec<f32> {
-        let states = model.body.forward(batch, &model.body.no_past().unwrap()).unwrap();
-        let last = states.narrow(0, batch.ids().len() - 1, 1).unwrap();
-        model.body.normalised(&last).unwrap().squeeze(0).unwrap().to_vec1().unwrap()
+        last_states(model, batch).unwrap()[0].to_vec()
     }
 
     #[test]
@@ -135,6 +134,11 @@ mod tests {
         let golden = golden("inference/causal_golden");
         let rows = golden["gptneo"].as_array().unwrap();
         assert!(rows.len() >= 20);
+        let ids: Vec<Vec<u32>> = rows.iter().map(|row| ids_of(&row["ids"])).collect();
+        let together = last_states(&model, &Packed::new(ids.iter().map(Vec::as_slice))).unwrap();
+        for (row, state) in rows.iter().zip(&together) {
+            assert_close(state, &floats(&row["last_state"]));
+        }
         for row in rows {
             assert_close(&last_state(&model, &Packed::new([&ids_of(&row["ids"])[..]])), &floats(&row["last_state"]));
         }

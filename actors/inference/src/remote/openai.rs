@@ -9,6 +9,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
+use openvalidators_messages::inference::Pooling;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -150,6 +151,10 @@ impl Protocol for OpenAi {
                 "a repetition penalty of {repetition_penalty} changes logits that no server tells; ask for 1, or leave the \
                  model on this machine"
             )),
+            Demand::Embed(Pooling::LastToken) => Some(
+                "states of last tokens were never compared with such a server's: leave the model on this machine"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -127,6 +127,7 @@ impl Protocol for Tei {
             }
             Demand::Classify { .. } if identity.labels.is_empty() => Some("it names no label".to_owned()),
             Demand::Embed(Pooling::MeanOfWindows) => Some(windows),
+            Demand::Embed(Pooling::LastToken) => Some("it was asked to pool by the mean".to_owned()),
             Demand::Classify { overflow: Overflow::Windows | Overflow::BareWindows, .. } => Some(windows),
             Demand::Embed(Pooling::Mean | Pooling::MeanNormalised) => None,
             Demand::Classify { overflow: Overflow::Cut | Overflow::Whole, .. } => None,
