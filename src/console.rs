@@ -8,8 +8,9 @@ use std::{
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use openvalidators_messages::{
-    Hotkey, Metagraph, Scoring, StepOutcome, Uid,
+    Hotkey, Metagraph, Scoring, StepOutcome, StepRecord, Uid,
     ledger::StoredStep,
+    prompts::topic,
     weights::{ScoreRow, ScoreTable},
 };
 use serde::Serialize;
@@ -21,7 +22,7 @@ static GONE: AtomicBool = AtomicBool::new(false);
 const TOP_MINERS: usize = 3;
 
 /// What the columns of the summary say.
-const SUMMARY_LEGEND: &str = "score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
+const SUMMARY_LEGEND: &str = "asked most about: in this run, with the share of its steps; score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
                               incentive: share of the miners' emission";
 
 /// How to print.
@@ -71,12 +72,51 @@ pub struct Standing {
     pub asked: u64,
     /// Steps in which it answered.
     pub answered: u64,
+    /// The topic it was asked about most in this run, and the share of its steps that were about it; none before
+    /// [`FEWEST_STEPS_FOR_A_TOPIC`] steps of a source with topics.
+    pub asked_about: Option<AskedAbout>,
     /// Moving average of its rewards.
     pub score: f64,
     /// The weight we have on chain for it, 65535 being the largest; none when we have set none.
     pub weight: Option<u16>,
     /// Its share of what miners earn, by all validators' weights.
     pub incentive: f64,
+}
+
+/// What a miner was asked about most.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AskedAbout {
+    /// As its source names it.
+    pub topic: String,
+    /// Of all its steps in this run, in 0..=1.
+    pub share: f64,
+}
+
+/// Who was asked about what since the start of the program.
+#[derive(Clone, Debug, Default)]
+pub struct Topics(BTreeMap<Hotkey, BTreeMap<String, u64>>);
+
+/// Steps a miner must have been asked in before a topic of it is named.
+const FEWEST_STEPS_FOR_A_TOPIC: u64 = 5;
+
+// === impl Topics ===
+
+impl Topics {
+    /// Counts a step, if its source names a topic.
+    pub fn count(&mut self, record: &StepRecord) {
+        let Some(topic) = topic(&record.source) else { return };
+        for asked in &record.asked {
+            *self.0.entry(asked.hotkey).or_default().entry(topic.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn most(&self, hotkey: &Hotkey) -> Option<AskedAbout> {
+        let topics = self.0.get(hotkey)?;
+        let all: u64 = topics.values().sum();
+        let (topic, most) =
+            topics.iter().max_by_key(|(_, count)| **count).filter(|_| all >= FEWEST_STEPS_FOR_A_TOPIC)?;
+        Some(AskedAbout { topic: topic.clone(), share: *most as f64 / all as f64 })
+    }
 }
 
 // === progress ===
@@ -186,6 +226,7 @@ pub fn standings(
     kinds: &BTreeMap<Hotkey, String>,
     scores: &ScoreTable,
     weights: &[(Uid, u16)],
+    topics: &Topics,
 ) -> Vec<Standing> {
     let scores: BTreeMap<Hotkey, &ScoreRow> = scores.rows.iter().map(|row| (row.hotkey, row)).collect();
     let weights: BTreeMap<Uid, u16> = weights.iter().copied().collect();
@@ -201,6 +242,7 @@ pub fn standings(
                 kind: kinds.get(&neuron.hotkey).cloned(),
                 asked: row.map_or(0, |row| row.asked),
                 answered: row.map_or(0, |row| row.answered),
+                asked_about: topics.most(&neuron.hotkey),
                 score: row.map_or(0.0, |row| row.score),
                 weight: (!weights.is_empty()).then(|| weights.get(&neuron.uid).copied().unwrap_or_default()),
                 incentive: neuron.incentive,
@@ -225,19 +267,23 @@ fn summary_table(standings: &[Standing]) -> Table {
     let mut table = Table::new();
     // One line a miner.
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
-    table.set_header(["uid", "kind", "asked", "answered", "score", "weight", "incentive"]);
+    table.set_header(["uid", "kind", "asked", "answered", "asked most about", "score", "weight", "incentive"]);
     for standing in standings {
         table.add_row([
             standing.uid.to_string(),
             standing.kind.clone().unwrap_or_else(|| "?".to_owned()),
             standing.asked.to_string(),
             standing.answered.to_string(),
+            standing
+                .asked_about
+                .as_ref()
+                .map_or_else(String::new, |about| format!("{} ({:.0} %)", about.topic, 100.0 * about.share)),
             format!("{:.4}", standing.score),
             standing.weight.map_or_else(|| "not set".to_owned(), |weight| weight.to_string()),
             format!("{:.4}", standing.incentive),
         ]);
     }
-    for column in [0, 2, 3, 4, 5, 6] {
+    for column in [0, 2, 3, 5, 6, 7] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -255,6 +301,28 @@ mod tests {
         assert_eq!(Spread::of(std::iter::empty()), None);
     }
 
+    /// Only what is often asked about is named, and only for who was asked often.
+    #[test]
+    fn topics_are_counted_by_hotkey_and_the_most_frequent_is_told() {
+        let mut topics = Topics::default();
+        let mut step = |source: &str, uid: u16| {
+            let record = serde_json::json!({
+                "version": 1, "step": {"forward": 0, "index": 0}, "name": "augment", "block": 1, "started_at": 0.0,
+                "length_seconds": 0.0, "seed": 0, "code_version": "", "source": source, "prompt": "", "base_text": "",
+                "asked": [{"uid": uid, "hotkey": Hotkey([uid as u8; 32]), "propensity": 0.5}],
+                "completions": [], "scoring": {"unscored": {"reason": ""}}, "digests": {},
+            });
+            topics.count(&serde_json::from_value(record).unwrap());
+        };
+        (0..4).for_each(|_| step("embedded:earth-and-climate/7", 1));
+        (0..4).for_each(|_| step("embedded:earth-and-climate/7", 2));
+        step("embedded:history-and-archaeology/1", 1);
+        step("stdin", 2);
+        let told = AskedAbout { topic: "earth-and-climate".to_owned(), share: 0.8 };
+        assert_eq!(topics.most(&Hotkey([1; 32])), Some(told));
+        assert_eq!(topics.most(&Hotkey([2; 32])), None, "four steps are too few");
+    }
+
     #[test]
     fn the_table_names_its_columns_and_what_is_not_set() {
         let standing = Standing {
@@ -262,13 +330,14 @@ mod tests {
             kind: Some("honest (good)".into()),
             asked: 4,
             answered: 4,
+            asked_about: Some(AskedAbout { topic: "earth-and-climate".into(), share: 0.5 }),
             score: 0.25,
             weight: None,
             incentive: 0.0,
         };
         let table = summary_table(&[standing.clone(), standing]).to_string();
         assert_eq!(table.lines().count(), 3 + 2 + 1, "one line a miner: {table}");
-        for expected in ["uid", "kind", "incentive", "honest (good)", "0.2500", "not set"] {
+        for expected in ["uid", "kind", "incentive", "honest (good)", "earth-and-climate (50 %)", "0.2500", "not set"] {
             assert!(table.contains(expected), "{table}");
         }
     }

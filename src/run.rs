@@ -11,13 +11,14 @@ use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
 use openvalidators_prompts as prompts;
 use openvalidators_reporting::Exporter;
 use openvalidators_runtime::{Late, Reason, Seed, SharedClock, Shutdown, SystemClock, within};
+use parking_lot::Mutex;
 use prometheus::Registry;
 use time::UtcOffset;
 use tokio::task::JoinHandle;
 
 use crate::{
     config::Config,
-    console::{Style, print_note, print_summary, standings},
+    console::{Style, Topics, print_note, print_summary, standings},
     engine, health, models,
     network::Network,
     progress, shutdown,
@@ -139,12 +140,14 @@ impl Running {
     async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown) -> ExitCode {
         let Self { topology, network, ours, exporter } = self;
         let Topology { doors, metagraph, scores, lanes, next_forward, resumed_at, supervisions, .. } = topology;
+        let topics = Arc::new(Mutex::new(Topics::default()));
         let console = progress::follow(
             style,
             resumed_at,
             doors.ledger_reader(),
             metagraph.clone(),
             scores.clone(),
+            topics.clone(),
             clock.clone(),
         );
         let weights = tokio::spawn(progress::announce_weights(style, ours, metagraph.clone()));
@@ -160,7 +163,8 @@ impl Running {
             within(&**clock, WEIGHTS_PATIENCE, our_weights(&doors, our_uid)).await.unwrap_or_default();
         late.extend(shutdown::close(supervisions, console, exporter, clock).await);
         weights.abort();
-        let standings = standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain);
+        let standings =
+            standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain, &topics.lock());
         print_summary(style, &standings);
         network.stop().await;
         verdict(style, stop, &late)

@@ -55,10 +55,11 @@ fn a_killed_validator_resumes_with_the_same_scores() {
     assert_eq!(logged, (1..=settled.0 + AFTER).collect::<Vec<_>>(), "the event log has every step once");
 }
 
-/// The moving average as the reference defines it, over outcomes folded anew from the raw records: a validator that lost its
+/// The moving average as the reference defines it, each reward by its importance, over outcomes folded anew from the raw records: a validator that lost its
 /// normaliser or its history on the way would have stored others.
 pub fn fold_by_hand(state: &std::path::Path) -> BTreeMap<Hotkey, f64> {
     const ALPHA: f64 = 0.05;
+    const MAX_IMPORTANCE: f64 = 10.0;
     let reader = Reader::open(state).unwrap();
     let (rules, mut rewards) = (Rules::new(&Config::default().rewards), State::default());
     let mut scores = BTreeMap::new();
@@ -71,9 +72,10 @@ pub fn fold_by_hand(state: &std::path::Path) -> BTreeMap<Hotkey, f64> {
             let outcome = rewards.fold(&rules, step.sequence, &step.record);
             assert_eq!(step.outcome.as_deref(), Some(&*outcome), "step {}", step.sequence);
             let StepOutcome::Scored(scored) = &*outcome else { continue };
-            for (completion, reward) in step.record.completions.iter().zip(&scored.rewards) {
-                let score: &mut f64 = scores.entry(completion.hotkey).or_default();
-                *score = ALPHA * f64::from(reward.get()) + (1.0 - ALPHA) * *score;
+            for (asked, reward) in step.record.asked.iter().zip(&scored.rewards) {
+                let score: &mut f64 = scores.entry(asked.hotkey).or_default();
+                let share = ALPHA * asked.importance().min(MAX_IMPORTANCE);
+                *score = share * f64::from(reward.get()) + (1.0 - share) * *score;
             }
         }
     }

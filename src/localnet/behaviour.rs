@@ -13,6 +13,7 @@ use rand::{Rng, seq::IndexedRandom, seq::SliceRandom};
 
 use crate::localnet::{
     answers::Author,
+    field,
     kinds::{MinerKind, Tier},
     text,
 };
@@ -86,6 +87,10 @@ impl Behaviour {
     pub fn reply(&self, prompt: &str, timeout: Duration) -> Planned {
         let reply = match self.kind {
             MinerKind::Honest(tier) => Reply::Completion(self.author(tier).complete(prompt)),
+            MinerKind::Specialist(field) => {
+                let tier = if field::of(prompt) == Some(field) { Tier::Good } else { Tier::Poor };
+                Reply::Completion(self.author(tier).complete(prompt))
+            }
             MinerKind::Slow => Reply::Completion(self.author(Tier::Good).complete(prompt)),
             MinerKind::Lazy => Reply::Completion(self.stock_sentence()),
             MinerKind::Echo => Reply::Completion(prompt.to_owned()),
@@ -217,6 +222,21 @@ mod tests {
         assert!(spam.matches("block").count() >= 3 && spam.matches("excellent").count() >= 3, "{spam}");
         assert_eq!(spam.split(' ').count(), SPAM_WORDS);
         assert!(matches!(behaviour(MinerKind::Hanging).reply(PROMPT, TIMEOUT).reply, Reply::Never));
+    }
+
+    #[test]
+    fn a_specialist_is_good_in_its_field_and_poor_elsewhere() {
+        let source = openvalidators_prompts::Embedded::new();
+        for passage in source.passages().iter().filter(|passage| passage.place == 0) {
+            let prompt = format!("{}\n\nSummarise this text in five sentences.", passage.text);
+            let field = field::of(&prompt).unwrap();
+            assert_eq!(field.to_string(), passage.topic);
+            let as_good = completion(&behaviour(MinerKind::Honest(Tier::Good)), &prompt);
+            let as_poor = completion(&behaviour(MinerKind::Honest(Tier::Poor)), &prompt);
+            assert_eq!(completion(&behaviour(MinerKind::Specialist(field)), &prompt), as_good);
+            let elsewhere = field::Field((field.0 + 1) % field::FIELDS);
+            assert_eq!(completion(&behaviour(MinerKind::Specialist(elsewhere)), &prompt), as_poor);
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use openvalidators_runtime::Seed;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
+use crate::localnet::field::{FIELDS, Field};
+
 /// Most miners one local network starts: each is a listening socket of this machine.
 pub const MAX_MINERS: usize = 1_024;
 
@@ -25,6 +27,8 @@ pub enum Tier {
 pub enum MinerKind {
     /// Does the task.
     Honest(Tier),
+    /// Does the task well about one field, and poorly about others.
+    Specialist(Field),
     /// Does the task well, but as a rule after the deadline.
     Slow,
     /// Says one stock sentence whatever is asked.
@@ -47,8 +51,8 @@ pub enum MinerKind {
     Refusing,
 }
 
-/// How many miners of each kind a local network has. The default has sixteen: every kind at least once, and as many
-/// that do the task as then fit.
+/// How many miners of each kind a local network has. The default has sixteen: every kind but specialists at least
+/// once, and as many that do the task as then fit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MinerMix {
@@ -58,6 +62,8 @@ pub struct MinerMix {
     pub fair: u16,
     /// [`Tier::Poor`].
     pub poor: u16,
+    /// [`MinerKind::Specialist`], the fields in turn.
+    pub specialist: u16,
     /// [`MinerKind::Slow`].
     pub slow: u16,
     /// [`MinerKind::Lazy`].
@@ -104,11 +110,12 @@ pub enum BadMix {
 // === impl MinerKind ===
 
 impl MinerKind {
-    /// Every kind there is.
-    pub const ALL: [Self; 13] = [
+    /// Every kind there is; of specialists the first.
+    pub const ALL: [Self; 14] = [
         Self::Honest(Tier::Good),
         Self::Honest(Tier::Fair),
         Self::Honest(Tier::Poor),
+        Self::Specialist(Field(0)),
         Self::Slow,
         Self::Lazy,
         Self::Echo,
@@ -128,6 +135,7 @@ impl MinerKind {
             Self::Honest(Tier::Good) => "good",
             Self::Honest(Tier::Fair) => "fair",
             Self::Honest(Tier::Poor) => "poor",
+            Self::Specialist(_) => "specialist",
             Self::Slow => "slow",
             Self::Lazy => "lazy",
             Self::Echo => "echo",
@@ -150,7 +158,10 @@ impl MinerKind {
 
 impl fmt::Display for MinerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
+        match self {
+            Self::Specialist(field) => f.pad(&format!("{}: {field}", self.label())),
+            _ => f.pad(self.label()),
+        }
     }
 }
 
@@ -162,6 +173,7 @@ impl Default for MinerMix {
             good: 2,
             fair: 2,
             poor: 2,
+            specialist: 0,
             slow: 1,
             lazy: 1,
             echo: 1,
@@ -182,6 +194,7 @@ impl MinerMix {
         good: 0,
         fair: 0,
         poor: 0,
+        specialist: 0,
         slow: 0,
         lazy: 0,
         echo: 0,
@@ -201,6 +214,7 @@ impl MinerMix {
             MinerKind::Honest(Tier::Good) => self.good,
             MinerKind::Honest(Tier::Fair) => self.fair,
             MinerKind::Honest(Tier::Poor) => self.poor,
+            MinerKind::Specialist(_) => self.specialist,
             MinerKind::Slow => self.slow,
             MinerKind::Lazy => self.lazy,
             MinerKind::Echo => self.echo,
@@ -234,10 +248,13 @@ impl MinerMix {
     /// As [`MinerMix::check`].
     pub fn kinds(&self, seed: Seed) -> Result<Vec<MinerKind>, BadMix> {
         self.check()?;
-        let mut kinds: Vec<_> = MinerKind::ALL
-            .into_iter()
-            .flat_map(|kind| std::iter::repeat_n(kind, usize::from(self.count(kind))))
-            .collect();
+        let of_kind = |kind: MinerKind| {
+            (0..self.count(kind)).map(move |nth| match kind {
+                MinerKind::Specialist(_) => MinerKind::Specialist(Field((nth % u16::from(FIELDS)) as u8)),
+                kind => kind,
+            })
+        };
+        let mut kinds: Vec<_> = MinerKind::ALL.into_iter().flat_map(of_kind).collect();
         kinds.shuffle(&mut seed.rng("localnet/kinds", &[]));
         Ok(kinds)
     }
@@ -248,15 +265,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_mix_has_sixteen_and_every_kind() {
+    fn the_default_mix_has_sixteen_and_every_kind_but_specialists() {
         let mix = MinerMix::default();
         let kinds = mix.kinds(Seed(1)).unwrap();
         assert_eq!(kinds.len(), 16);
-        for kind in MinerKind::ALL {
+        for kind in MinerKind::ALL.into_iter().filter(|kind| !matches!(kind, MinerKind::Specialist(_))) {
             assert!(kinds.contains(&kind), "{kind} is missing");
             let found = kinds.iter().filter(|found| **found == kind).count();
             assert_eq!(found, usize::from(mix.count(kind)), "{kind}");
             assert!(found == 1 || kind.is_honest(), "a second {kind} takes the place of one that does the task");
+        }
+    }
+
+    #[test]
+    fn specialists_share_the_fields_evenly() {
+        let kinds = MinerMix { specialist: 20, ..MinerMix::NONE }.kinds(Seed(1)).unwrap();
+        for field in 0..FIELDS {
+            assert_eq!(kinds.iter().filter(|kind| **kind == MinerKind::Specialist(Field(field))).count(), 2);
         }
     }
 

@@ -49,7 +49,12 @@ fn all(miners: &Miners) -> Vec<Routed> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_does_on_the_wire_what_it_is_called() {
     use QueryOutcome::{Answered, BadBody, BadProtocol, Failed, Refused, TimedOut, TooLarge};
-    let quick = LocalnetConfig { slow_least_of_timeout: 0.0, slow_most_of_timeout: 0.02, ..LocalnetConfig::default() };
+    let quick = LocalnetConfig {
+        miners: MinerMix { specialist: 1, ..MinerMix::default() },
+        slow_least_of_timeout: 0.0,
+        slow_most_of_timeout: 0.02,
+        ..LocalnetConfig::default()
+    };
     let miners = start(quick).await;
     let completions = ask(all(&miners), Duration::from_secs(4)).await;
     let honest: Vec<_> = miners
@@ -66,6 +71,9 @@ async fn every_kind_does_on_the_wire_what_it_is_called() {
         let author = |tier| Author { seed: SEED, index: miner.index, tier }.complete(PROMPT);
         let right = match miner.kind {
             MinerKind::Honest(tier) => outcome == Answered && text == author(tier),
+            MinerKind::Specialist(_) => {
+                outcome == Answered && (text == author(Tier::Good) || text == author(Tier::Poor))
+            }
             MinerKind::Slow => outcome == Answered && text == author(Tier::Good),
             MinerKind::Lazy => outcome == Answered && text.len() < 100,
             MinerKind::Echo => outcome == Answered && text == PROMPT,

@@ -6,6 +6,7 @@
 //! | kind | does | rewards should |
 //! |---|---|---|
 //! | good, fair, poor | the task, by extraction from the prompt, in three grades | rank them so |
+//! | specialist | the task, well about one field and poorly about others | pay for its field; learned routing finds it |
 //! | slow | the task well, as a rule after the deadline the validator states | pay only what came in time |
 //! | lazy, echo, keyword spammer | what once won against rewards | not be won again |
 //! | copycat | what an honest miner completes | not pay twice |
@@ -17,6 +18,7 @@
 //! |---|---|
 //! | `kinds.rs`, `config.rs` | the kinds, how many of each, settings |
 //! | `text.rs`, `task.rs` | reading prose, reading a prompt |
+//! | `field.rs` | what a prompt is about |
 //! | `answers.rs`, `question.rs`, `grade.rs` | what honest miners complete |
 //! | `behaviour.rs` | what each kind replies |
 //! | `miners.rs`, `garbage.rs` | the servers |
@@ -25,6 +27,7 @@
 pub mod answers;
 mod behaviour;
 mod config;
+pub mod field;
 mod garbage;
 mod grade;
 mod kinds;
