@@ -25,7 +25,7 @@ pub struct Config {
     pub memory_steps: usize,
     /// Blocks in which the doubt about a remembered reward doubles.
     pub half_life_blocks: u64,
-    /// Share of a step's places given out uniformly, above 0 and at most 1: everyone's floor.
+    /// Share of a step's places given out whatever anybody promises, above 0 and at most 1: everyone's floor.
     pub exploration: f64,
     /// Standard deviations of doubt added to what a miner is expected to earn.
     pub optimism: f64,
@@ -157,9 +157,9 @@ impl Default for Config {
             embed_timeout_seconds: 10.0,
             warm_up_steps: 50,
             memory_steps: 1_000,
-            half_life_blocks: 720,
+            half_life_blocks: 360,
             exploration: 0.2,
-            optimism: 0.5,
+            optimism: 1.0,
             longest_wait_blocks: 0,
             learning_rate: 0.01,
             momentum: 0.9,

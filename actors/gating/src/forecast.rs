@@ -89,6 +89,8 @@ pub struct Forecast {
     pub mean: f64,
     /// Standard deviation of the doubt about it.
     pub doubt: f64,
+    /// Rewards it is made from.
+    pub observations: usize,
 }
 
 // === impl Memory ===
@@ -161,13 +163,16 @@ impl Memory {
         let row = turned(embedding, self.centre.as_ref()?);
         let (mean, variance) = self.rewards();
         if variance < LEAST_VARIANCE {
-            return Some(vec![Forecast { mean, doubt: 0.0 }; hotkeys.len()]);
+            let observations = |hotkey| self.miners.get(hotkey).map_or(0, |observed| observed.rewards.len());
+            let alike = |hotkey| Forecast { mean, doubt: 0.0, observations: observations(hotkey) };
+            return Some(hotkeys.iter().map(alike).collect());
         }
         // From the latest step backwards, as `alike` counts.
         let mut alike = self.alike(&row);
         alike.remove(0);
         alike.reverse();
-        let unknown = Forecast { mean, doubt: (variance * (PRIOR_STANDING + PRIOR_PROMPT)).sqrt() };
+        let doubt = (variance * (PRIOR_STANDING + PRIOR_PROMPT)).sqrt();
+        let unknown = Forecast { mean, doubt, observations: 0 };
         let (steps, first) = (&self.steps, self.first);
         let forecasts = hotkeys.iter().map(|hotkey| match self.miners.get_mut(hotkey) {
             Some(observed) if !observed.rewards.is_empty() => {
@@ -313,7 +318,11 @@ impl Regression {
         let by_ones = dot(&likeness, &self.of_ones);
         let known: f64 = forward(&self.factor, likeness).iter().map(|value| value * value).sum();
         let unknown = (PRIOR_STANDING + PRIOR_PROMPT - known).max(0.0);
-        Forecast { mean: mean * (1.0 - by_ones) + by_rewards, doubt: (variance * unknown).sqrt() }
+        Forecast {
+            mean: mean * (1.0 - by_ones) + by_rewards,
+            doubt: (variance * unknown).sqrt(),
+            observations: self.of_ones.len(),
+        }
     }
 }
 

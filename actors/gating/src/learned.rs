@@ -19,7 +19,7 @@ const OVERDUE_SHARE: f64 = 0.75;
 pub struct Choice {
     /// What forecasts are made from.
     pub memory: forecast::Rules,
-    /// Share of places given out uniformly.
+    /// Share of places given out whatever anybody promises.
     pub exploration: f64,
     /// Standard deviations of doubt added to what a miner is expected to earn.
     pub optimism: f64,
@@ -57,6 +57,7 @@ pub fn route(
         let waited = waited(state, neuron, ask.block, ask.pending);
         Candidate {
             value: forecast.mean + choice.optimism * forecast.doubt,
+            observations: forecast.observations,
             overdue: Some(waited).filter(|waited| *waited >= overdue_after.max(1)),
         }
     };

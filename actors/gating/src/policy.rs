@@ -3,7 +3,8 @@
 //! Three rules, in this order:
 //!
 //! 1. Who has waited too long is asked, the longest first: starvation has a bound.
-//! 2. Of the places left, a share is given out uniformly (ε-greedy, Sutton & Barto 2018, chapter 2.2): everyone has a floor.
+//! 2. Of the places left, a share is given out whatever anybody promises (ε-greedy, Sutton & Barto 2018, chapter 2.2), more of
+//!    it to those of whom less is known: everyone has a floor, and a newcomer is tried out soon.
 //! 3. The others go to the best, and where several are as good to all of these alike.
 //!
 //! The draw is systematic sampling (Madow 1949) in random order: of exactly as many as there are places, each is in it with
@@ -17,13 +18,15 @@ use rand::{Rng, seq::SliceRandom};
 pub struct Candidate {
     /// What its completion promises to be worth, doubt in its favour.
     pub value: f64,
+    /// Rewards that is known from.
+    pub observations: usize,
     /// Blocks it has waited, where that is too long.
     pub overdue: Option<u64>,
 }
 
 /// The probability of each candidate to have one of `places`; they add up to `places`, or all are 1 where everyone has one.
 ///
-/// `exploration` is the share of places given out uniformly, in 0..=1.
+/// `exploration` is the share of places given out whatever anybody promises, in 0..=1.
 #[must_use]
 pub fn propensities(candidates: &[Candidate], places: usize, exploration: f64) -> Vec<f64> {
     if places >= candidates.len() {
@@ -37,11 +40,33 @@ pub fn propensities(candidates: &[Candidate], places: usize, exploration: f64) -
         odds[at] = share;
     }
     let left = places.saturating_sub(overdue.len());
-    let floor = exploration * left as f64 / others.len().max(1) as f64;
+    for (&at, floor) in others.iter().zip(floors(&others, candidates, left)) {
+        odds[at] = exploration * floor;
+    }
     for (at, share) in best(&others, |at| candidates[at].value, left) {
-        odds[at] = floor + (1.0 - exploration) * share;
+        odds[at] += (1.0 - exploration) * share;
     }
     odds
+}
+
+/// Shares of `places` among `of`, as one over the square root of what is known of each, but none above 1.
+fn floors(of: &[usize], candidates: &[Candidate], places: usize) -> Vec<f64> {
+    let novelty: Vec<f64> = of.iter().map(|&at| 1.0 / (1.0 + candidates[at].observations as f64).sqrt()).collect();
+    let (mut floors, mut full) = (vec![0.0; of.len()], vec![false; of.len()]);
+    loop {
+        let taken = full.iter().filter(|full| **full).count();
+        let left = places.saturating_sub(taken) as f64;
+        let weights: f64 = novelty.iter().zip(&full).filter(|(_, full)| !**full).map(|(weight, _)| weight).sum();
+        for ((floor, weight), full) in floors.iter_mut().zip(&novelty).zip(&full) {
+            *floor = if *full { 1.0 } else { left * weight / weights };
+        }
+        // Whoever would have more than a whole place leaves the rest to others; each turn fills at least one.
+        let over: Vec<usize> = (0..of.len()).filter(|&at| !full[at] && floors[at] > 1.0).collect();
+        if over.is_empty() {
+            return floors;
+        }
+        over.into_iter().for_each(|at| full[at] = true);
+    }
 }
 
 /// Shares of `places` among `of`, the greatest key first; equals at the end of the places share what is left.
@@ -106,7 +131,7 @@ mod tests {
     use super::*;
 
     fn worth(value: f64) -> Candidate {
-        Candidate { value, overdue: None }
+        Candidate { value, observations: 10, overdue: None }
     }
 
     #[test]
@@ -130,9 +155,23 @@ mod tests {
         assert_eq!(evenness(&[1.0, 0.0]), 0.0);
     }
 
+    /// Of ten, one is unknown: of the share given out whatever is promised, it gets what three known ones get.
+    #[test]
+    fn newcomers_are_tried_out_more_often() {
+        let mut candidates = [worth(0.4); 10];
+        candidates.iter_mut().for_each(|candidate| candidate.observations = 8);
+        candidates[0] = Candidate { value: 0.0, observations: 0, overdue: None };
+        let odds = propensities(&candidates, 2, 0.5);
+        assert!((odds[0] - 0.5 * 2.0 * 3.0 / 12.0).abs() < 1e-12, "{odds:?}");
+        assert!(odds[1..].iter().all(|odd| (odd - (2.0 - odds[0]) / 9.0).abs() < 1e-12));
+        // Never more than a whole place, however little is known of the one and much of the others.
+        candidates[1..].iter_mut().for_each(|candidate| candidate.observations = 1_000_000);
+        assert!((propensities(&candidates, 2, 1.0)[0] - 1.0).abs() < 1e-12);
+    }
+
     #[test]
     fn whoever_waited_too_long_comes_first_the_longest_waiting_before_all() {
-        let late = |blocks| Candidate { value: 0.0, overdue: Some(blocks) };
+        let late = |blocks| Candidate { overdue: Some(blocks), ..worth(0.0) };
         let odds = propensities(&[worth(0.9), late(300), worth(0.8), worth(0.1)], 2, 0.0);
         assert_eq!(odds, [1.0, 1.0, 0.0, 0.0]);
         let odds = propensities(&[worth(0.9), late(300), late(400), late(350)], 2, 0.5);
@@ -172,13 +211,13 @@ mod tests {
     proptest! {
         #[test]
         fn odds_are_odds_and_add_up_to_the_places(
-            given in prop::collection::vec((0..5_i32, prop::option::of(0..3_u64)), 1..40),
+            given in prop::collection::vec((0..5_i32, 0..200_usize, prop::option::of(0..3_u64)), 1..40),
             places in 1..20_usize,
             exploration in 0.0..=1.0_f64,
             seed: u64,
         ) {
             let candidates: Vec<_> =
-                given.iter().map(|(value, overdue)| Candidate { value: f64::from(*value), overdue: *overdue }).collect();
+                given.iter().map(|&(value, observations, overdue)| Candidate { value: value.into(), observations, overdue }).collect();
             let odds = propensities(&candidates, places, exploration);
             prop_assert!(odds.iter().all(|odd| (0.0..=1.0 + 1e-12).contains(odd)), "{odds:?}");
             prop_assert!((odds.iter().sum::<f64>() - places.min(candidates.len()) as f64).abs() < 1e-9);

@@ -108,7 +108,7 @@ impl Router {
     fn choose(&self, metagraph: &Metagraph, route: &Route, read: Option<&PromptEmbedding>) -> Vec<Routed> {
         let available: Vec<&Neuron> = uniform::available(metagraph, &self.around.own_hotkey, &self.config).collect();
         let bound = match self.config.longest_wait_blocks {
-            0 => u64::from(metagraph.hyperparameters.tempo),
+            0 => metagraph.hyperparameters.tempo,
             blocks => blocks,
         };
         let mut rng = self.around.seed.rng("route", &[route.step.forward.0, route.step.index.into()]);

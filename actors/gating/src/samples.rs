@@ -11,9 +11,12 @@ use openvalidators_messages::{
 use crate::config::Config;
 
 pub fn miner(uid: u16) -> Neuron {
+    let [low, high] = uid.to_le_bytes();
+    let mut hotkey = [low; 32];
+    hotkey[0] = low.wrapping_add(high);
     Neuron {
         uid: Uid(uid),
-        hotkey: Hotkey([uid as u8; 32]),
+        hotkey: Hotkey(hotkey),
         axon: Some(Axon { address: ([10, 0, 0, uid as u8], 8091).into(), protocol: 4, version: 1 }),
         stake: 0.0,
         validator_permit: false,

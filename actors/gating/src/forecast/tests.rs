@@ -118,7 +118,8 @@ fn equal_rewards_promise_exactly_the_same() {
         memory.remember(RULES, Block(step), &EAST, (0..=(step % 5) as u8).map(|n| (hotkey(n), 0.4)).collect());
     }
     let forecasts = memory.forecast(RULES, &NORTH, &[0, 1, 4, 99].map(hotkey)).unwrap();
-    assert!(forecasts.iter().all(|forecast| *forecast == forecasts[0]) && forecasts[0].doubt == 0.0);
+    assert!(forecasts.iter().all(|forecast| forecast.mean == forecasts[0].mean && forecast.doubt == 0.0));
+    assert_eq!(forecasts.iter().map(|forecast| forecast.observations).collect::<Vec<_>>(), [20, 16, 4, 0]);
 }
 
 #[test]

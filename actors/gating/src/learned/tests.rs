@@ -119,7 +119,7 @@ fn nobody_starves() {
 }
 
 #[test]
-fn four_thousand_miners_and_equal_rewards_are_asked_alike() {
+fn four_thousand_miners_of_equal_rewards_are_asked_alike_if_as_much_is_known_of_them() {
     let (rules, mut state) = (Config::default().rules(), State::new(&Config::default().encoder()));
     for number in 1..=STEPS {
         let rewards: Vec<_> = (0..50).map(|place| ((number as u16 * 50 + place) % 4_096, 0.25)).collect();
@@ -132,5 +132,11 @@ fn four_thousand_miners_and_equal_rewards_are_asked_alike() {
     let (routed, odds) =
         route(&mut state, choice(), ask(&metagraph, &NORTH, 50, &[], &none), &available, &mut rng).unwrap();
     assert_eq!(routed.len(), 50);
-    assert!(odds.iter().all(|odd| (odd - 50.0 / 4_096.0).abs() < 1e-12));
+    let promised = 0.8 * 50.0 / 4_096.0;
+    // Uids 50 to 3049 were asked once, the others never.
+    for (uid, odd) in odds.iter().enumerate() {
+        let as_known = odds[if (50..3_050).contains(&uid) { 50 } else { 0 }];
+        assert!((odd - as_known).abs() < 1e-12 && *odd > promised, "{uid}: {odd}");
+    }
+    assert!((odds[0] - promised) / (odds[50] - promised) - 2.0_f64.sqrt() < 1e-9);
 }
