@@ -36,8 +36,11 @@ pub(crate) struct Router {
     around: Surroundings,
     metrics: Metrics,
     learned: Mutex<Learned>,
-    read: Mutex<VecDeque<(Arc<str>, Arc<[f32]>)>>,
+    read: Mutex<VecDeque<ReadPrompt>>,
 }
+
+/// A prompt and its embedding.
+type ReadPrompt = (Arc<str>, Arc<[f32]>);
 
 struct Learned {
     state: State,

@@ -104,7 +104,7 @@ pub const NORTH: [f32; 4] = [0.1, 1.0, 0.3, 0.0];
 /// Steps about both kinds in turn, each asking miners 0 to 5: 0 is good at the one, 1 at the other, the rest are poor.
 pub fn history(steps: u64) -> Vec<(Arc<StepRecord>, Arc<StepOutcome>)> {
     let of_step = |number: u64| {
-        let east = number % 2 == 0;
+        let east = number.is_multiple_of(2);
         let reward = |uid: u16| match uid {
             0 if east => 0.9,
             1 if !east => 0.9,
