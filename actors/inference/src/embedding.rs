@@ -21,6 +21,9 @@ pub(crate) struct EmbedWork {
     pub(crate) pooling: Pooling,
 }
 
+/// One row for each row of a batch.
+type RowsOf<'a> = dyn Fn(&Packed) -> Result<Vec<Arc<[f32]>>> + Sync + 'a;
+
 /// A length below this counts as this, as in `torch.nn.functional.normalize`.
 const LEAST_LENGTH: f32 = 1e-12;
 
@@ -28,7 +31,7 @@ impl Device {
     /// Serves all of `asked` by `rows_of`, [`means`] or [`last_states`]: what they have in common is computed once.
     pub(crate) fn embed(
         &self,
-        rows_of: &(dyn Fn(&Packed) -> Result<Vec<Arc<[f32]>>> + Sync),
+        rows_of: &RowsOf<'_>,
         model: &ModelName,
         asked: Vec<Asked<EmbedWork, Arc<[f32]>>>,
         closing: &AtomicBool,

@@ -145,8 +145,8 @@ fn equal_miners_score_alike_however_often_and_whatever_they_are_asked() {
         }
         scores.fold(Sequence(number), &record, &outcome, rules);
         if number > steps / 2 {
-            for miner in 0..2 {
-                means[miner] += row(&scores, key(miner as u8 + 1)).unwrap().score / (steps / 2) as f64;
+            for (mean, miner) in means.iter_mut().zip(1..) {
+                *mean += row(&scores, key(miner)).unwrap().score / (steps / 2) as f64;
             }
         }
     }
