@@ -76,8 +76,9 @@ fn what_does_not_fit_into_memory_is_refused_at_once() {
     let refused = output(&args);
     let told = stderr(&refused);
     assert_eq!(refused.status.code(), Some(2), "{told}");
+    // Which profile fits is the machine's to say.
     for words in
-        ["SmolLM2-135M-Instruct 538.1 MB (f32)", "26214.5 GB to work in", "`--profile cpu` fits", "check_memory"]
+        ["SmolLM2-135M-Instruct 538.1 MB (f32)", "26214.5 GB to work in", "` fits", "--profile ", "check_memory"]
     {
         assert!(told.contains(words), "`{words}` is not in: {told}");
     }
