@@ -64,6 +64,9 @@ fn a_profile_lists_its_stack_and_all_means_all() {
     assert_eq!(lines(&output(&["models", "list", "--all", "--json", "--set", &set])).len(), 13);
 }
 
+/// What `configs/medium.toml` says it takes.
+const MEDIUM_GIGABYTES: f64 = 20.6;
+
 /// Before anything is fetched or loaded: no folder, no network, no state.
 #[test]
 fn what_does_not_fit_into_memory_is_refused_at_once() {
@@ -76,12 +79,17 @@ fn what_does_not_fit_into_memory_is_refused_at_once() {
     let refused = output(&args);
     let told = stderr(&refused);
     assert_eq!(refused.status.code(), Some(2), "{told}");
-    // Which profile fits is the machine's to say.
-    for words in
-        ["SmolLM2-135M-Instruct 538.1 MB (f32)", "26214.5 GB to work in", "` fits", "--profile ", "check_memory"]
-    {
+    // The largest profile that fits: how much is free is the machine's to say, what follows from it is not.
+    let gigabytes = |before: &str| -> f64 {
+        let (_, rest) = told.split_once(before).unwrap_or_else(|| panic!("`{before}` is not in: {told}"));
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (free, takes) = (gigabytes("of which "), gigabytes("` fits; it takes "));
+    let fitting = if free >= MEDIUM_GIGABYTES { "`--profile medium` fits" } else { "`--profile cpu` fits" };
+    for words in ["SmolLM2-135M-Instruct 538.1 MB (f32)", "26214.5 GB to work in", fitting, "check_memory"] {
         assert!(told.contains(words), "`{words}` is not in: {told}");
     }
+    assert!(takes <= free, "{told}");
     assert!(!folder.path().join("models").exists());
 }
 
