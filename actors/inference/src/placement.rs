@@ -58,8 +58,12 @@ impl DeviceName {
         if !candle_core::utils::cuda_is_available() {
             return Err(StartError::NotBuiltFor(self));
         }
-        CandleDevice::new_cuda(number)
-            .map_err(|error| StartError::NoGpu { device: self, reason: in_words(reason(&error)) })
+        #[cfg(feature = "cuda")]
+        let opened = crate::ops::open_gpu(number);
+        // Without the feature this says what is missing.
+        #[cfg(not(feature = "cuda"))]
+        let opened = CandleDevice::new_cuda(number);
+        opened.map_err(|error| StartError::NoGpu { device: self, reason: in_words(reason(&error)) })
     }
 }
 

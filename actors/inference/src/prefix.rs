@@ -97,6 +97,11 @@ impl RowStates {
         place as u32
     }
 
+    /// Whether they are computed by a GPU.
+    pub(crate) fn is_on_gpu(&self) -> bool {
+        self.states.device().is_cuda()
+    }
+
     /// The states at these places, `[places, hidden]`.
     ///
     /// # Errors

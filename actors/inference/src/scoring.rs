@@ -25,8 +25,10 @@ use crate::{
 };
 
 /// Rows of logits computed at once. Every product reads all words of the head again, so it should have many rows; 256 rows
-/// of 50,000 words are 50 MB.
+/// of 50,000 words are 50 MB in f32.
 const LOGIT_ROWS: usize = 256;
+/// The same on a GPU, which has the memory, and waits at the end of each part: 400 MB in bf16.
+const LOGIT_ROWS_OF_A_GPU: usize = 4_096;
 
 /// Completions of one prompt.
 pub(crate) struct LogProbWork {
@@ -136,7 +138,8 @@ pub(crate) fn score(
     }
     let mut log_probabilities = Vec::with_capacity(targets.len());
     // In equal parts: a last part of a few rows would cost nearly as much as a full one.
-    let rows_at_once = targets.len().div_ceil(targets.len().div_ceil(LOGIT_ROWS));
+    let most = if states.is_on_gpu() { LOGIT_ROWS_OF_A_GPU } else { LOGIT_ROWS };
+    let rows_at_once = targets.len().div_ceil(targets.len().div_ceil(most));
     for (judges, targets) in judges.chunks(rows_at_once).zip(targets.chunks(rows_at_once)) {
         let logits = model.logits(&states.at(judges)?)?;
         log_probabilities.extend(ops::log_probabilities(&logits, targets, penalty)?);

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{
     CausalLm, Network,
     decoder::{self, Block, Decoder, FeedForward, Norm, Place, conv1d},
-    parse, side_by_side,
+    parse,
 };
 use crate::ops::Heads;
 
@@ -127,10 +127,7 @@ fn block(vb: &VarBuilder<'_>, config: &Config, heads: Heads, layer: usize) -> Re
         scale: config.scale(heads, layer),
         window: None,
         feed_forward_norm: Some(Norm::layer(hidden, config.layer_norm_epsilon, vb.pp("ln_2"))?),
-        feed_forward: FeedForward::Gated {
-            gate_up: side_by_side(&gate_up)?,
-            output: conv1d(wide, hidden, mlp.pp("c_proj"))?,
-        },
+        feed_forward: FeedForward::gated(gate_up, conv1d(wide, hidden, mlp.pp("c_proj"))?)?,
     })
 }
 

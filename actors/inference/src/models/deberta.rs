@@ -16,7 +16,7 @@ use super::{
     encoder::{self, Activation, Layer, Layers, Names, firsts},
     parse,
 };
-use crate::ops::{self, Disentangled, Heads};
+use crate::ops::{self, Disentangled, Heads, Then};
 
 const NAMES: Names = Names {
     qkv: ["attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"],
@@ -254,7 +254,7 @@ impl Classifier for Deberta {
             let Places { keys, queries } = &self.places[layer];
             attention.forward(qkv, keys, queries)
         })?;
-        ops::linear(&self.classifier, &ops::gelu(ops::linear(&self.pooler, &states)?)?)
+        ops::linear(&self.classifier, &ops::linear_then(&self.pooler, &states, Then::Gelu)?)
     }
 }
 

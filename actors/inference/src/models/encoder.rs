@@ -9,7 +9,7 @@ use candle_nn::{Embedding, LayerNorm, Linear, Module, VarBuilder};
 use serde::Deserialize;
 
 use super::{Packed, side_by_side};
-use crate::ops::{self, Attention, Bias, Heads};
+use crate::ops::{self, Attention, Bias, Heads, Then};
 
 /// What `config.json` says of every network of this kind.
 #[derive(Clone, Debug, Deserialize)]
@@ -176,10 +176,9 @@ impl Layer {
 
     /// What follows the attention; `x` is what the layer began with.
     fn finish(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let attended = ops::linear(&self.attention_output, attended)?;
-        let x = self.attention_norm.forward(&ops::add(attended, x)?)?;
-        let wide = ops::gelu(ops::linear(&self.intermediate, &x)?)?;
-        self.output_norm.forward(&ops::add(ops::linear(&self.output, &wide)?, &x)?)
+        let x = self.attention_norm.forward(&ops::linear_then(&self.attention_output, attended, Then::Add(x))?)?;
+        let wide = ops::linear_then(&self.intermediate, &x, Then::Gelu)?;
+        self.output_norm.forward(&ops::linear_then(&self.output, &wide, Then::Add(&x))?)
     }
 }
 

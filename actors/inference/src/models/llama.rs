@@ -68,7 +68,7 @@ fn block(vb: &VarBuilder<'_>, config: &Config, heads: Heads) -> Result<Block> {
     let of_keys = heads.key * heads.size;
     let qkv = [("q_proj", hidden), ("k_proj", of_keys), ("v_proj", of_keys)]
         .map(|(name, width)| decoder::linear_no_bias(hidden, width, attention.pp(name)));
-    let gate_up = ["gate_proj", "up_proj"].map(|name| decoder::linear_no_bias(hidden, wide, mlp.pp(name)));
+    let widening = |name| decoder::linear_no_bias(hidden, wide, mlp.pp(name));
     Ok(Block {
         norm: Norm::root_mean_square(hidden, config.rms_norm_eps, vb.pp("input_layernorm"))?,
         qkv: side_by_side(&qkv.into_iter().collect::<Result<Vec<_>>>()?)?,
@@ -80,10 +80,10 @@ fn block(vb: &VarBuilder<'_>, config: &Config, heads: Heads) -> Result<Block> {
             config.rms_norm_eps,
             vb.pp("post_attention_layernorm"),
         )?),
-        feed_forward: FeedForward::Gated {
-            gate_up: side_by_side(&gate_up.into_iter().collect::<Result<Vec<_>>>()?)?,
-            output: decoder::linear_no_bias(wide, hidden, mlp.pp("down_proj"))?,
-        },
+        feed_forward: FeedForward::gated(
+            [widening("gate_proj")?, widening("up_proj")?],
+            decoder::linear_no_bias(wide, hidden, mlp.pp("down_proj"))?,
+        )?,
     })
 }
 

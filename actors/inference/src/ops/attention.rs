@@ -163,6 +163,10 @@ impl Attention<'_> {
         if !self.bias.suits(self.heads.query) {
             candle_core::bail!("the bias of scores is not one for {} heads: {:?}", self.heads.query, self.bias);
         }
+        #[cfg(feature = "cuda")]
+        if let Some(answer) = super::gpu::attention(self, qkv, past)? {
+            return Ok(answer);
+        }
         if is_fused(qkv) { qkv.apply_op2_no_bwd(past, self) } else { self.portable(qkv, past) }
     }
 

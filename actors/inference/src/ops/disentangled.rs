@@ -62,6 +62,10 @@ impl Disentangled<'_> {
         if self.places.len() % 2 != 1 || self.places.len() + 1 < 2 * longest {
             candle_core::bail!("{} relative places for a row of {longest} tokens", self.places.len());
         }
+        #[cfg(feature = "cuda")]
+        if let Some(answer) = super::gpu::disentangled(self, qkv, keys, queries)? {
+            return Ok(answer);
+        }
         if is_fused(qkv) { qkv.apply_op3_no_bwd(keys, queries, self) } else { self.portable(qkv, keys, queries) }
     }
 
@@ -72,9 +76,9 @@ impl Disentangled<'_> {
     }
 
     /// The definition, in candle's own operations; rows of nearly one length at once.
-    fn portable(&self, qkv: &Tensor, keys: &Tensor, queries: &Tensor) -> Result<Tensor> {
+    pub(super) fn portable(&self, qkv: &Tensor, keys: &Tensor, queries: &Tensor) -> Result<Tensor> {
         let Heads { query: heads, size, .. } = self.heads;
-        let rectangles = padded::rectangles(self.lengths);
+        let rectangles = padded::rectangles(self.lengths, 1);
         if rectangles.is_empty() {
             return padded::no_rows(heads * size, qkv.dtype(), qkv.device());
         }

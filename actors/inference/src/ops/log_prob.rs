@@ -30,6 +30,12 @@ pub(crate) fn log_probabilities(logits: &Tensor, targets: &[Target<'_>], penalty
     if targets.iter().any(outside) {
         candle_core::bail!("a token lies outside the vocabulary of {vocabulary}");
     }
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        let penalised = if penalty == 1.0 { Vec::new() } else { penalties(targets, vocabulary, penalty) };
+        let wanted = targets.iter().map(|target| target.token).collect();
+        return super::gpu::log_probabilities(logits, wanted, &penalised)?.to_vec1();
+    }
     if !is_fused(logits) {
         return portable(logits, targets, penalty);
     }

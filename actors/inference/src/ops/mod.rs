@@ -1,9 +1,11 @@
-//! What the networks share and candle does slowly, or not at all, on the processor. Every operation has two forms: a fused one
-//! for f32 on the processor, and a portable one of candle's own operations for anything else.
+//! What the networks share and candle does slowly, or not at all, on the processor. Every operation has a fused form
+//! for f32 on the processor and a portable one of candle's own operations for anything else; some have a third, for GPUs.
 
 mod attention;
 mod disentangled;
 mod elementwise;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod log_prob;
 mod matmul;
 mod padded;
@@ -12,7 +14,9 @@ mod vector;
 
 pub(crate) use attention::{Attention, Bias, Heads};
 pub(crate) use disentangled::Disentangled;
-pub(crate) use elementwise::{add, gelu, gelu_new, linear, swiglu};
+pub(crate) use elementwise::{Then, add, linear, linear_then, swiglu};
+#[cfg(feature = "cuda")]
+pub(crate) use gpu::open as open_gpu;
 pub(crate) use log_prob::{Target, log_probabilities};
 pub(crate) use padded::no_rows;
 pub(crate) use rotary::{Pairing, Rotary};

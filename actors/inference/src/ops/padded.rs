@@ -17,8 +17,8 @@ pub(crate) struct Rectangle {
     tokens: Vec<u32>,
 }
 
-/// The rows of a batch by their lengths; rows without tokens are in none.
-pub(crate) fn rectangles(lengths: &[usize]) -> Vec<Rectangle> {
+/// The rows of a batch by their lengths, each padded to a multiple of `whole` places; rows without tokens are in none.
+pub(crate) fn rectangles(lengths: &[usize], whole: usize) -> Vec<Rectangle> {
     let mut start = 0;
     let mut rows = Vec::with_capacity(lengths.len());
     for &length in lengths.iter().filter(|&&length| length > 0) {
@@ -27,7 +27,7 @@ pub(crate) fn rectangles(lengths: &[usize]) -> Vec<Rectangle> {
     }
     // The sort is stable: equal rows stay in the order of the batch.
     rows.sort_by_key(|&(bucket, ..)| bucket);
-    rows.chunk_by(|(a, ..), (b, ..)| a == b).map(Rectangle::of).collect()
+    rows.chunk_by(|(a, ..), (b, ..)| a == b).map(|rows| Rectangle::of(rows, whole)).collect()
 }
 
 /// The longest length that is computed together with `length`.
@@ -38,9 +38,9 @@ fn bucket(length: usize) -> usize {
 // === impl Rectangle ===
 
 impl Rectangle {
-    fn of(rows: &[(usize, usize, usize)]) -> Self {
+    fn of(rows: &[(usize, usize, usize)], whole: usize) -> Self {
         let lengths: Vec<usize> = rows.iter().map(|&(_, _, length)| length).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let longest = lengths.iter().copied().max().unwrap_or(0).next_multiple_of(whole);
         let places = |&(_, start, length): &(usize, usize, usize)| {
             (0..longest).map(move |place| (start + if place < length { place } else { 0 }) as u32)
         };
@@ -55,6 +55,29 @@ impl Rectangle {
     /// Places of each row.
     pub(crate) fn length(&self) -> usize {
         self.tokens.len() / self.lengths.len().max(1)
+    }
+
+    /// Tokens of each row.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn lengths(&self) -> Vec<u32> {
+        self.lengths.iter().map(|&length| length as u32).collect()
+    }
+
+    /// For each place the token of the batch that stands there, itself or to pad.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The same, with `padding` at the places that pad.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn own(&self, padding: u32) -> Vec<u32> {
+        let length = self.length();
+        let of_row = |(own, tokens): (&usize, &[u32])| {
+            let padded = length - own;
+            tokens[..*own].iter().copied().chain(std::iter::repeat_n(padding, padded)).collect::<Vec<_>>()
+        };
+        self.lengths.iter().zip(self.tokens.chunks(length)).flat_map(of_row).collect()
     }
 
     /// `[tokens, width]` of the batch to `[rows · length, width]`.
@@ -120,7 +143,7 @@ mod tests {
         #[test]
         fn rows_come_back_where_they_were_and_little_pads(lengths in prop::collection::vec(0_usize..400, 0..20)) {
             let tokens: usize = lengths.iter().sum();
-            let rectangles = rectangles(&lengths);
+            let rectangles = rectangles(&lengths, 1);
             prop_assert_eq!(rectangles.iter().flat_map(|r| &r.lengths).sum::<usize>(), tokens);
             for rectangle in &rectangles {
                 let full = rectangle.length();
@@ -139,7 +162,7 @@ mod tests {
 
     #[test]
     fn rows_of_one_bucket_stand_together_and_only_what_pads_is_hidden() {
-        let all = rectangles(&[30, 0, 3, 20, 500]);
+        let all = rectangles(&[30, 0, 3, 20, 500], 1);
         assert_eq!(all.iter().map(|r| r.lengths.clone()).collect::<Vec<_>>(), [vec![3], vec![30, 20], vec![500]]);
         assert_eq!(all[1].tokens[30..52], (33..53).chain([33, 33]).collect::<Vec<u32>>());
         assert!(all[0].hidden(4, &Device::Cpu).unwrap().is_none());

@@ -73,6 +73,11 @@ impl Rotary {
             x.inplace_op1(&Rotate { angles: self, heads, positions })?;
             return Ok(x);
         }
+        #[cfg(feature = "cuda")]
+        if super::gpu::takes(&x) {
+            let interleaved = self.pairing == Pairing::Interleaved;
+            return super::gpu::rotate(x, (&self.cos, &self.sin), positions, (heads, self.size), interleaved);
+        }
         self.portable(&x, heads, positions)
     }
 

@@ -22,9 +22,9 @@ struct Shared {
 
 impl Attention<'_> {
     /// As [`Attention::forward`].
-    pub(super) fn portable(&self, qkv: &Tensor, past: &Tensor) -> Result<Tensor> {
+    pub(in crate::ops) fn portable(&self, qkv: &Tensor, past: &Tensor) -> Result<Tensor> {
         let Heads { key, size, .. } = self.heads;
-        let rectangles = padded::rectangles(self.lengths);
+        let rectangles = padded::rectangles(self.lengths, 1);
         if rectangles.is_empty() {
             return padded::no_rows(self.heads.query_width(), qkv.dtype(), qkv.device());
         }
