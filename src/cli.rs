@@ -57,6 +57,7 @@ pub enum Task {
 
 /// `openvalidators run`
 #[derive(Debug, Args)]
+#[command(after_help = crate::shutdown::EXIT_CODES)]
 pub struct Run {
     /// Where settings come from.
     #[command(flatten)]

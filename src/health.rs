@@ -11,7 +11,7 @@ use std::{
 use openvalidators_messages::{Hotkey, Metagraph};
 use openvalidators_reporting::{Health, ReportingMetrics};
 use openvalidators_runtime::SharedClock;
-use openvalidators_weights::duty::epochs_missed;
+use openvalidators_weights::{self as weights, duty::epochs_missed};
 use tokio::sync::watch;
 
 use crate::topology::Doors;
@@ -27,12 +27,14 @@ const CHAIN_SILENT_AFTER: Duration = Duration::from_secs(60);
 pub fn table(
     doors: &Doors,
     reporting: ReportingMetrics,
+    weights: weights::Metrics,
     ours: Hotkey,
     metagraph: watch::Receiver<Arc<Metagraph>>,
     sets_weights: bool,
     clock: &SharedClock,
 ) -> Health {
-    let (of_weights, latest_block) = (metagraph.clone(), note_blocks(metagraph.clone(), clock.clone()));
+    let (of_weights, of_stake) = (metagraph.clone(), metagraph.clone());
+    let latest_block = note_blocks(metagraph.clone(), clock.clone());
     let clock = clock.clone();
     let health = doors.inboxes().into_iter().cloned().fold(Health::new(), |health, inbox| {
         health.live(inbox.name(), move || {
@@ -51,7 +53,22 @@ pub fn table(
         })
         .ready("weights", move || {
             let missed = if sets_weights { epochs_missed(&of_weights.borrow(), &ours) } else { 0 };
-            if missed == 0 { Ok(()) } else { Err(format!("{missed} epochs have passed without weights of ours")) }
+            if missed == 0 {
+                return Ok(());
+            }
+            let why = weights.waiting().map_or_else(String::new, |wait| format!(": {wait}"));
+            Err(format!("{missed} epochs have passed without weights of ours{why}"))
+        })
+        .ready("stake", move || {
+            let now = of_stake.borrow();
+            let (uid, threshold) = (now.uid_of(&ours), now.hyperparameters.stake_threshold);
+            match uid.and_then(|uid| now.neuron(uid)) {
+                // The chain exempts the owner.
+                Some(neuron) if neuron.stake < threshold && now.owner_uid != uid => {
+                    Err(format!("our stake of {:.3} TAO is below the {threshold} that weights need", neuron.stake))
+                }
+                _ => Ok(()),
+            }
         })
         .ready("permit", move || {
             let now = metagraph.borrow();
@@ -77,7 +94,7 @@ fn note_blocks(mut metagraph: watch::Receiver<Arc<Metagraph>>, clock: SharedCloc
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use openvalidators_messages::{Block, Hyperparameters, Netuid, Neuron, Uid};
     use openvalidators_reporting::BuildInfo;
     use openvalidators_runtime::SystemClock;
@@ -86,10 +103,10 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const OURS: Hotkey = Hotkey([7; 32]);
+    pub(crate) const OURS: Hotkey = Hotkey([7; 32]);
 
     /// Ours is the only neuron; its last weights are of block 100, epochs have 20 blocks.
-    fn metagraph(last_epoch_block: u64) -> Arc<Metagraph> {
+    pub(crate) fn metagraph(last_epoch_block: u64) -> Arc<Metagraph> {
         let neuron = Neuron {
             uid: Uid(0),
             hotkey: OURS,
@@ -135,7 +152,9 @@ mod tests {
         let reporting = ReportingMetrics::new(&registry, &build).unwrap();
         let (show, seen) = watch::channel(metagraph(100));
         let clock = SystemClock::shared();
-        let table = |sets_weights| table(&doors, reporting.clone(), OURS, seen.clone(), sets_weights, &clock);
+        let weights = weights::Metrics::new(&registry).unwrap();
+        let table =
+            |sets_weights| table(&doors, reporting.clone(), weights.clone(), OURS, seen.clone(), sets_weights, &clock);
         let (wanted, unwanted) = (table(true), table(false));
         assert_eq!(wanted.is_ready().parts["weights"], "ok");
         show.send_replace(metagraph(160));
@@ -143,5 +162,12 @@ mod tests {
         assert_eq!(report.parts["weights"], "2 epochs have passed without weights of ours");
         assert!(!report.ok && wanted.is_live().ok, "a restart would not help");
         assert_eq!(unwanted.is_ready().parts["weights"], "ok");
+        weights.waiting.with_label_values(&["no_permit"]).set(1);
+        let told = wanted.is_ready().parts["weights"].clone();
+        assert_eq!(told, "2 epochs have passed without weights of ours: we hold no validator permit");
+        let mut poor = Metagraph::clone(&metagraph(160));
+        poor.hyperparameters.stake_threshold = 1_000.0;
+        show.send_replace(Arc::new(poor));
+        assert_eq!(wanted.is_ready().parts["stake"], "our stake of 1.000 TAO is below the 1000 that weights need");
     }
 }

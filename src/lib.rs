@@ -17,6 +17,7 @@ pub mod run;
 pub mod score;
 pub mod serve;
 pub mod shutdown;
+pub mod standing;
 pub mod topology;
 pub mod wallet;
 
@@ -36,7 +37,7 @@ pub fn main() -> ExitCode {
     let parsed = cli::parse();
     dispatch(&parsed, offset).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(shutdown::EXIT_NOT_STARTED)
+        ExitCode::from(shutdown::code_of(&error))
     })
 }
 

@@ -38,20 +38,24 @@ pub fn local_signer() -> anyhow::Result<Arc<HotkeySigner>> {
 }
 
 impl Network {
-    /// Starts the local network or joins the one the configuration names, and registers our hotkey there. On a real network
-    /// it must have a place already.
+    /// The real network that the configuration names; nothing when it names a local one. Connects to nothing yet: our hotkey
+    /// must have a place there already ([`crate::standing`]).
+    #[must_use]
+    pub fn remote(config: &Config, signer: &Arc<HotkeySigner>, clock: &SharedClock) -> Option<Self> {
+        let chain = Arc::new(config.chain.remote_chain(signer.clone(), clock)?);
+        Some(Self { chain, network: None, kinds: BTreeMap::new(), localnet: None })
+    }
+
+    /// Starts the local network or joins the one the configuration names, and registers our hotkey there.
     ///
     /// # Errors
     /// When the chain cannot be started or reached, or the miners cannot listen.
-    pub async fn start(
+    pub async fn local(
         config: &Config,
         signer: &Arc<HotkeySigner>,
         seed: Seed,
         clock: &SharedClock,
     ) -> anyhow::Result<Self> {
-        if let Some(chain) = config.chain.remote_chain(signer.clone(), clock) {
-            return Ok(Self { chain: Arc::new(chain), network: None, kinds: BTreeMap::new(), localnet: None });
-        }
         let network = config
             .chain
             .local_network(clock, seed, Some(&config.state_dir))

@@ -11,6 +11,7 @@ use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
 use openvalidators_prompts as prompts;
 use openvalidators_reporting::Exporter;
 use openvalidators_runtime::{Late, Reason, Seed, SharedClock, Shutdown, SystemClock, within};
+use openvalidators_subtensor::ChainCalls;
 use parking_lot::Mutex;
 use prometheus::Registry;
 use time::UtcOffset;
@@ -21,7 +22,7 @@ use crate::{
     console::{Style, Topics, print_note, print_summary, standings},
     engine, health, models,
     network::Network,
-    progress, shutdown,
+    progress, shutdown, standing,
     topology::{Doors, Topology, World},
 };
 
@@ -54,11 +55,13 @@ pub async fn run(
 struct Running {
     topology: Topology,
     network: Network,
+    calls: ChainCalls,
     ours: Hotkey,
     exporter: Option<JoinHandle<Infallible>>,
 }
 
-/// What an operator can get wrong comes first and changes nothing; then models, network, actors.
+/// What an operator can get wrong comes first and changes nothing, our place on a real network included; then models, a local
+/// network, actors.
 async fn start(
     config: Config,
     signer: Arc<HotkeySigner>,
@@ -83,8 +86,23 @@ async fn start(
     };
     let store = Store::open(&config.state_dir, &identity, config.ledger.check_up_to_bytes)?;
 
-    let engine = load_engine(&config, &registry, &clock).await?;
-    let network = Network::start(&config, &signer, seed, &clock).await?;
+    let chain_metrics = openvalidators_subtensor::Metrics::new(&registry, &clock)?;
+    let calls = |chain| ChainCalls::new(chain, clock.clone(), &config.chain, chain_metrics, seed);
+    let (network, calls, engine) = match Network::remote(&config, &signer, &clock) {
+        Some(network) => {
+            let calls = calls(network.chain.clone());
+            let metagraph = calls.metagraph().await.context("reading the subnet for the first time")?;
+            standing::place(&metagraph, &ours, &config.chain)?;
+            (network, calls, load_engine(&config, &registry, &clock).await?)
+        }
+        None => {
+            // Its blocks come from the moment it is started.
+            let engine = load_engine(&config, &registry, &clock).await?;
+            let network = Network::local(&config, &signer, seed, &clock).await?;
+            let calls = calls(network.chain.clone());
+            (network, calls, engine)
+        }
+    };
     let duty = !config.weights.disable_set_weights;
     let world = World {
         config,
@@ -93,7 +111,7 @@ async fn start(
         shutdown: shutdown.clone(),
         registry: registry.clone(),
         signer,
-        chain: network.chain.clone(),
+        calls: calls.clone(),
         engine,
         offset,
         store,
@@ -105,6 +123,7 @@ async fn start(
         let health = health::table(
             &topology.doors,
             topology.reporting_metrics.clone(),
+            topology.weights_metrics.clone(),
             ours,
             topology.metagraph.clone(),
             duty,
@@ -113,7 +132,7 @@ async fn start(
         print_note(style, &format!("metrics at http://{}/metrics", exporter.address()));
         tokio::spawn(exporter.serve(registry, health, clock.clone()))
     });
-    Ok(Running { topology, network, ours, exporter })
+    Ok(Running { topology, network, calls, ours, exporter })
 }
 
 /// Resolves when a signal or a fault came; never for a step budget, which only a started validator spends.
@@ -138,7 +157,7 @@ async fn asked_or_alone(network: &Network, stop: &Shutdown) {
 
 impl Running {
     async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown) -> ExitCode {
-        let Self { topology, network, ours, exporter } = self;
+        let Self { topology, network, calls, ours, exporter } = self;
         let Topology { doors, metagraph, scores, lanes, next_forward, resumed_at, supervisions, .. } = topology;
         let topics = Arc::new(Mutex::new(Topics::default()));
         let console = progress::follow(
@@ -152,7 +171,12 @@ impl Running {
         );
         let weights = tokio::spawn(progress::announce_weights(style, ours, metagraph.clone()));
         let forwards = tokio::spawn(lanes.run(next_forward));
-        asked_or_alone(&network, stop).await;
+        tokio::select! {
+            () = asked_or_alone(&network, stop) => {}
+            what = standing::lost(metagraph.clone(), ours, || calls.metagraph()) => {
+                stop.request(Reason::Fault { part: standing::PART.to_owned(), what });
+            }
+        }
 
         if let Some(reason) = stop.reason().filter(|reason| *reason != Reason::Finished) {
             print_note(style, &format!("stopping: {reason}"));
@@ -200,6 +224,7 @@ fn verdict(style: Style, stop: &Shutdown, late: &[Late]) -> ExitCode {
     let reason = stop.reason().unwrap_or(Reason::Finished);
     print_note(style, &format!("stopped: {reason}"));
     match reason {
+        Reason::Fault { part, .. } if part == standing::PART => ExitCode::from(shutdown::EXIT_PLACE_LOST),
         Reason::Fault { .. } => ExitCode::from(shutdown::EXIT_FAULT),
         _ if !late.is_empty() => ExitCode::from(shutdown::EXIT_FAULT),
         _ => ExitCode::SUCCESS,
@@ -218,7 +243,7 @@ mod tests {
         let mut config = Config { state_dir: folder.path().to_owned(), ..Config::default() };
         config.chain.local.block_seconds = 0.02;
         let signer = crate::network::local_signer().unwrap();
-        let network = of_chain.block_on(Network::start(&config, &signer, Seed(7), &clock)).unwrap();
+        let network = of_chain.block_on(Network::local(&config, &signer, Seed(7), &clock)).unwrap();
         let (stop, patience) = (Shutdown::default(), Duration::from_millis(100));
         let waited = ours.block_on(within(&*clock, patience, asked_or_alone(&network, &stop)));
         assert!(waited.is_err() && !stop.is_requested(), "the chain runs");

@@ -1,22 +1,63 @@
-//! How the program ends: who asks, and the order of closing.
+//! How the program ends: who asks, the order of closing, and the exit codes.
 
 use std::{convert::Infallible, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt};
+use openvalidators_keys::wallet::WalletError;
+use openvalidators_messages::subtensor::ChainError;
 use openvalidators_runtime::{Late, Reason, SharedClock, Shutdown, Stage, close_in_order};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 
-use crate::topology::Supervisions;
+use crate::{standing::NotRegistered, topology::Supervisions};
 
 /// Exit code when something could not go on.
 pub const EXIT_FAULT: u8 = 1;
 /// Exit code when the program never started: usage, configuration, state directory, models, ports.
 pub const EXIT_NOT_STARTED: u8 = 2;
+/// Exit code when the wallet gave no hotkey: missing, unreadable, wrong password.
+pub const EXIT_WALLET: u8 = 3;
+/// Exit code when no node answered at the start. Another start may find one.
+pub const EXIT_CHAIN_AWAY: u8 = 4;
+/// Exit code when a node answered at the start and cannot be used: not Bittensor's chain, no such subnet, a runtime that this
+/// version cannot read.
+pub const EXIT_CHAIN_UNFIT: u8 = 5;
+/// Exit code when our hotkey has no place on the subnet at the start.
+pub const EXIT_NOT_REGISTERED: u8 = 6;
+/// Exit code when our hotkey lost its place while the program ran.
+pub const EXIT_PLACE_LOST: u8 = 7;
 /// Exit code of a second signal: 128 + SIGINT, as shells expect.
 const EXIT_IMPATIENT: i32 = 130;
+
+/// The codes in words, for `--help`. A service manager restarts after 1 and 4, and not after the others: systemd's
+/// `RestartPreventExitStatus=2 3 5 6 7`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+    0  the step budget is spent, or somebody asked to stop
+    1  something could not go on, or was late to close: start again
+    2  not started: command line, configuration, state directory, models, ports
+    3  not started: the wallet gave no hotkey
+    4  not started: no node of the chain answered; start again
+    5  not started: the chain cannot be used: another one, no such subnet, a runtime too new or too old
+    6  not started: the hotkey is not registered on the subnet
+    7  the hotkey lost its place on the subnet; everything was closed in order
+  130  a second Ctrl-C or SIGTERM
+systemd: Restart=on-failure with RestartPreventExitStatus=2 3 5 6 7";
+
+/// The exit code of a program that did not start.
+#[must_use]
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    let known = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<ChainError>() {
+        Some(ChainError::Unreachable { .. }) => Some(EXIT_CHAIN_AWAY),
+        Some(_) => Some(EXIT_CHAIN_UNFIT),
+        None if cause.is::<WalletError>() => Some(EXIT_WALLET),
+        None if cause.is::<NotRegistered>() => Some(EXIT_NOT_REGISTERED),
+        None => None,
+    };
+    error.chain().find_map(known).unwrap_or(EXIT_NOT_STARTED)
+}
 
 /// Requests a shutdown on Ctrl-C or SIGTERM; a second one leaves at once.
 ///
@@ -83,4 +124,30 @@ pub async fn close(
 
 fn stage(name: &'static str, seconds: u64, close: BoxFuture<'static, ()>) -> Stage {
     Stage { name, deadline: Duration::from_secs(seconds), close }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn what_kept_it_from_starting_decides_the_code() {
+        let (call, reason) = (|| "metagraph".to_owned(), || "test".to_owned());
+        let away = ChainError::Unreachable { call: call(), reason: reason() };
+        let unfit = ChainError::BadAnswer { call: call(), reason: reason() };
+        let none = NotRegistered { hotkey: "5Grw".to_owned(), netuid: 64, network: "finney".to_owned() };
+        let wallet = WalletError::Unreadable { path: "/there".into(), reason: reason() };
+        for (error, code) in [
+            (anyhow::Error::new(away).context("reading the subnet"), EXIT_CHAIN_AWAY),
+            (anyhow::Error::new(unfit), EXIT_CHAIN_UNFIT),
+            (Err::<(), _>(none).context("starting").unwrap_err(), EXIT_NOT_REGISTERED),
+            (anyhow::Error::new(wallet), EXIT_WALLET),
+            (anyhow::anyhow!("anything else"), EXIT_NOT_STARTED),
+        ] {
+            assert_eq!(code_of(&error), code, "{error:#}");
+            assert!(EXIT_CODES.contains(&format!("\n    {code}  ")), "{code} is documented");
+        }
+    }
 }

@@ -55,7 +55,7 @@ pub struct World {
     /// Our key.
     pub signer: Arc<HotkeySigner>,
     /// The chain, seen by our hotkey.
-    pub chain: Arc<dyn subtensor::Chain>,
+    pub calls: subtensor::ChainCalls,
     /// What computes.
     pub engine: Arc<dyn inference::Engine>,
     /// The local time zone.
@@ -107,6 +107,8 @@ pub struct Topology {
     pub resumed_at: Sequence,
     /// What is counted from the ledger; its `check` is part of the validator's health.
     pub reporting_metrics: reporting::ReportingMetrics,
+    /// Why weights wait is part of it too.
+    pub weights_metrics: weights::Metrics,
     /// To be closed in the order of `src/shutdown.rs`.
     pub supervisions: Supervisions,
     _threads: Threads,
@@ -146,16 +148,12 @@ impl Topology {
     /// # Errors
     /// When the chain is out of reach, or an owner's state cannot be recovered.
     pub async fn start(world: World) -> anyhow::Result<Self> {
-        let World { config, clock, seed, shutdown, registry, signer, chain, engine, offset, store, identity, source } =
+        let World { config, clock, seed, shutdown, registry, signer, calls, engine, offset, store, identity, source } =
             world;
         let (registry, shutdown) = (&registry, &shutdown);
-        let settings = config.prompts.check()?;
+        let (settings, is_remote) = (config.prompts.check()?, config.chain.endpoint.is_remote());
         let (next_forward, resumed_at) = (store.next_forward()?, store.latest()?);
 
-        let calls = {
-            let metrics = subtensor::Metrics::new(registry, &clock)?;
-            subtensor::ChainCalls::new(chain, clock.clone(), &config.chain, metrics, seed)
-        };
         let first = calls.metagraph().await.context("reading the subnet for the first time")?;
         let (publish_metagraph, metagraph) = watch::channel(Arc::new(first));
         let (publish_scores, scores) = watch::channel(Arc::new(ScoreTable::default()));
@@ -217,9 +215,14 @@ impl Topology {
         // Weights fold what rewards made of the steps: recovering rewards stores outcomes that a crash left out.
         recovered("the state of rewards", doors.rewards.apply.ready(), shutdown).await?;
 
+        let weights_metrics = weights::Metrics::new(registry)?;
         let weights = {
-            let metrics = weights::Metrics::new(registry)?;
-            let (hotkey, config, clock) = (signer.hotkey(), config.weights.clone(), clock.clone());
+            let metrics = weights_metrics.clone();
+            let (hotkey, mut config, clock) = (signer.hotkey(), config.weights.clone(), clock.clone());
+            if !is_remote {
+                // A local network's miners are known to speak our protocol.
+                config.probe_axons = 0;
+            }
             let (neighbours, metagraph) = (doors.neighbours_of_weights(), metagraph.clone());
             let factory = move || {
                 let (config, neighbours, metagraph) = (config.clone(), neighbours.clone(), metagraph.clone());
@@ -317,6 +320,7 @@ impl Topology {
             next_forward,
             resumed_at,
             reporting_metrics,
+            weights_metrics,
             supervisions,
             _threads: threads,
         })

@@ -66,7 +66,7 @@ fn a_validator_joins_a_localnet_process() {
         lines.iter().filter(|line| line["event"] == "step").map(|line| line["answered"].as_u64().unwrap()).sum();
     assert!(answered > 0);
     let none = output(&["run", "--chain", &address, "--state-dir", state.path().to_str().unwrap()]);
-    assert_eq!(none.status.code(), Some(2));
+    assert_eq!(none.status.code(), Some(4));
     assert!(stderr(&none).contains(&address), "{}", stderr(&none));
 }
 

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::program::{Program, binary, stderr};
 
-const ADDRESS: &str = "5EtaiguVmKZ9Vewv7HkS86hWTS8Lf4twTSADg29PH5rM5Wng";
+pub const ADDRESS: &str = "5EtaiguVmKZ9Vewv7HkS86hWTS8Lf4twTSADg29PH5rM5Wng";
 
 /// A folder of wallets with a copy of the fixture's hotkeys, for their owner alone.
-fn wallets() -> tempfile::TempDir {
+pub fn wallets() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let hotkeys = folder.path().join("cold/hotkeys");
     std::fs::create_dir_all(&hotkeys).unwrap();
@@ -71,7 +71,7 @@ fn a_validator_does_not_start_without_the_hotkey_it_was_given() {
     command.args(["run", "--wallet.name", "cold", "--wallet.hotkey", "7", "--wallet.path"]).arg(folder.path());
     let output = command.arg("--state-dir").arg(state.path().join("state")).output().unwrap();
     let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert_eq!(output.status.code(), Some(3), "{told}");
     for word in ["no hotkey `7` (there are: ansible, plain)", "btcli wallet new-hotkey", "Nothing is created"] {
         assert!(told.contains(word), "`{word}` is not in: {told}");
     }

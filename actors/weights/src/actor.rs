@@ -76,8 +76,18 @@ pub struct WeightsActor {
     /// Taken away while a look at the duty is under way: there is at most one.
     attempts: Option<Vec<Attempt>>,
     /// The kind of reason told last.
-    waiting: Option<(Wait, Option<Discriminant<NoVector>>, bool)>,
+    told: Option<Told>,
     submitter: Arc<Submitter>,
+}
+
+/// A kind of reason why weights wait: it is told when it changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Told {
+    wait: Wait,
+    no_vector: Option<Discriminant<NoVector>>,
+    is_missing_epochs: bool,
+    /// Where it is told in each.
+    epoch: Option<u64>,
 }
 
 /// The metagraph moved on.
@@ -127,7 +137,7 @@ impl WeightsActor {
             published,
             folds_since_snapshot: 0,
             attempts: Some(attempts),
-            waiting: None,
+            told: None,
             submitter: Arc::new(submitter),
         };
         actor.publish();
@@ -202,17 +212,22 @@ impl WeightsActor {
         (metagraph.block, missed)
     }
 
-    /// Looked at again at every block, told when the kind of reason changes. That there are no scores yet is no reason to
-    /// worry anybody before an epoch has passed without weights.
+    /// Looked at again at every block, told when the kind of reason changes, and in each epoch where it is our standing. That
+    /// there are no scores yet is no reason to worry anybody before an epoch has passed without weights.
     fn note_waiting(&mut self, Waiting { wait, no_vector }: Waiting, missed: u64) {
         self.submitter.metrics.show_waiting(wait);
-        let kind = (wait, no_vector.as_ref().map(mem::discriminant), missed > 0);
-        if self.waiting.replace(kind) == Some(kind) {
+        let epoch = wait.is_of_standing().then(|| self.submitter.fresh().epoch_index);
+        let no_vector_kind = no_vector.as_ref().map(mem::discriminant);
+        let told = Told { wait, no_vector: no_vector_kind, is_missing_epochs: missed > 0, epoch };
+        if self.told.replace(told) == Some(told) {
             return;
         }
         match no_vector {
             Some(reason) if missed > 0 => tracing::warn!(%reason, epochs_missed = missed, "no weights are set: {wait}"),
             Some(reason) => tracing::info!(%reason, "weights wait: {wait}"),
+            None if epoch.is_some() => {
+                tracing::warn!(epochs_missed = missed, "steps are scored and no weights set: {wait}")
+            }
             None => tracing::info!(reason = %wait, "weights wait"),
         }
     }

@@ -36,6 +36,9 @@ pub struct WeightsConfig {
     pub min_scored: usize,
     /// Scores are no reason to pay anyone when the newest scored answer is older than this.
     pub max_score_age_seconds: u64,
+    /// Before the first weights on a real network: so many axons are asked by steps, and unless one of them has answered, the
+    /// subnet is taken for one of another protocol and steps are scored only. 0 asks nobody.
+    pub probe_axons: usize,
     /// Shares below this quantile of the positive ones get nothing, in 0..1.
     pub exclude_quantile: f64,
 }
@@ -84,6 +87,7 @@ impl Default for WeightsConfig {
             when_empty: WhenEmpty::Hold,
             min_scored: 10,
             max_score_age_seconds: 43_200,
+            probe_axons: 20,
             exclude_quantile: 0.0,
         }
     }

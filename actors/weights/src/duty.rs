@@ -234,8 +234,7 @@ fn has_set_since(neuron: &Neuron, epoch_start: Block) -> bool {
 }
 
 fn succeeded_in(attempt: &Attempt, metagraph: &Metagraph) -> bool {
-    attempt.intent.epoch_index == metagraph.epoch_index
-        && matches!(attempt.settlement, Settlement::Committed { .. } | Settlement::Confirmed { .. })
+    attempt.intent.epoch_index == metagraph.epoch_index && attempt.has_succeeded()
 }
 
 fn failed_in(attempt: &Attempt, metagraph: &Metagraph) -> Option<u64> {
@@ -258,6 +257,14 @@ fn epoch_of(block: Block, metagraph: &Metagraph) -> u64 {
 }
 
 // === impl Attempt ===
+
+impl Attempt {
+    /// Whether the chain took it.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        matches!(self.settlement, Settlement::Committed { .. } | Settlement::Confirmed { .. })
+    }
+}
 
 impl From<StoredIntent> for Attempt {
     fn from(stored: StoredIntent) -> Self {
@@ -285,6 +292,12 @@ impl Wait {
         Self::Superseded,
         Self::Submitted,
     ];
+
+    /// Whether it is our own standing that keeps weights from the chain, and somebody has to act.
+    #[must_use]
+    pub fn is_of_standing(self) -> bool {
+        matches!(self, Self::NotRegistered | Self::NoPermit | Self::BelowStake)
+    }
 
     /// The metric label.
     #[must_use]

@@ -92,6 +92,12 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Why no weights were set at the latest block that was looked at; nothing before the first.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Wait> {
+        Wait::ALL.into_iter().find(|reason| self.waiting.with_label_values(&[reason.label()]).get() == 1)
+    }
+
     pub(crate) fn show_waiting(&self, now: Wait) {
         for reason in Wait::ALL {
             self.waiting.with_label_values(&[reason.label()]).set(i64::from(reason == now));

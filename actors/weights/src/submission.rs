@@ -79,8 +79,9 @@ impl Submitter {
     // --- setting ---
 
     async fn set(&self, attempts: &mut Vec<Attempt>, scores: &ScoreTable) -> Waiting {
+        let has_set = attempts.iter().any(Attempt::has_succeeded);
         for _ in 0..REMAKE_LIMIT {
-            let intent = match self.make(scores) {
+            let intent = match self.make(scores, has_set) {
                 Ok(intent) => intent,
                 Err(reason) => return Waiting { wait: Wait::NoVector, no_vector: Some(reason) },
             };
@@ -100,8 +101,11 @@ impl Submitter {
         Wait::Superseded.into()
     }
 
-    fn make(&self, scores: &ScoreTable) -> Result<WeightIntent, NoVector> {
+    fn make(&self, scores: &ScoreTable, has_set: bool) -> Result<WeightIntent, NoVector> {
         let metagraph = self.fresh();
+        if !has_set {
+            vector::probe(&metagraph, &self.own, scores, &self.config)?;
+        }
         let entries =
             vector::make(&metagraph, &self.own, scores, &self.config, self.clock.unix().as_secs_f64())?.entries;
         Ok(WeightIntent {

@@ -1,6 +1,6 @@
 //! From scores to a weight vector for one metagraph, or the reason why the scores are none to pay anyone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use openvalidators_messages::{
     Hotkey, Metagraph, Neuron, Uid,
@@ -33,6 +33,17 @@ pub enum NoVector {
         /// So many others serve an axon, are no validators, and are not always silent.
         askable: usize,
         /// So many should have answered.
+        wanted: usize,
+    },
+    /// Nobody speaks our protocol, as far as is known.
+    #[error(
+        "none of the {asked} axons asked so far has answered, and before the first weights one of {wanted} must: is chain.netuid \
+         a subnet of text prompting, and are we reachable?"
+    )]
+    Unproven {
+        /// So many were asked.
+        asked: usize,
+        /// So many are to be asked before the subnet is given up, as far as there are miners.
         wanted: usize,
     },
     /// Nobody has earned anything.
@@ -90,6 +101,20 @@ pub fn make(
         .filter_map(|(uid, weight)| metagraph.neuron(uid).map(|neuron| (uid, neuron.hotkey, weight)))
         .collect();
     Ok(WeightVector { entries })
+}
+
+/// Whether anybody on this subnet speaks our protocol: the steps so far are the probe. Asked before the first weights alone.
+///
+/// # Errors
+/// [`NoVector::Unproven`], until somebody has answered.
+pub fn probe(metagraph: &Metagraph, own: &Hotkey, scores: &ScoreTable, config: &WeightsConfig) -> Result<(), NoVector> {
+    let registered: HashSet<_> = metagraph.neurons.iter().map(|neuron| neuron.hotkey).collect();
+    let asked: Vec<_> = scores.rows.iter().filter(|row| row.asked > 0 && registered.contains(&row.hotkey)).collect();
+    if config.probe_axons == 0 || asked.iter().any(|row| row.answered > 0) {
+        return Ok(());
+    }
+    let serving = metagraph.neurons.iter().filter(|neuron| neuron.axon.is_some() && neuron.hotkey != *own).count();
+    Err(NoVector::Unproven { asked: asked.len(), wanted: config.probe_axons.min(serving).max(1) })
 }
 
 /// The scores of this metagraph's miners, divided by their sum: one for each uid.

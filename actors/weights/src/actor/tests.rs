@@ -534,7 +534,8 @@ async fn without_evidence_the_epoch_is_missed_and_counted() {
 async fn why_weights_are_withheld_is_told_once_with_the_numbers() {
     let told = Told::default();
     let _guard = told.listen();
-    let bench = Bench::new();
+    let mut bench = Bench::new();
+    bench.config.probe_axons = 0;
     bench.world.borrow_mut().steps.clear();
     let life = bench.start().await;
     bench.run(TEMPO / 2 + 30).await;
@@ -551,6 +552,24 @@ async fn why_weights_are_withheld_is_told_once_with_the_numbers() {
     let nothing = "none of 2 neurons with a scored answer has a score above 0";
     assert_eq!(told.warnings(), [few, few, nothing]);
     assert!(bench.taken().is_empty());
+}
+
+/// Even where weights are to be set without scores.
+#[actix::test]
+async fn a_subnet_where_nobody_answers_gets_no_first_weights() {
+    let told = Told::default();
+    let _guard = told.listen();
+    let mut bench = Bench::new();
+    bench.config.when_empty = crate::WhenEmpty::Uniform;
+    bench.world.borrow_mut().steps.clear();
+    bench.append(1, &[(key(1), None), (key(2), None), (key(3), None)]);
+    let life = bench.start().await;
+    bench.run(2 * TEMPO).await;
+    assert!(bench.taken().is_empty());
+    assert!(told.warnings()[0].starts_with("none of the 3 axons asked so far has answered"), "{:?}", told.warnings());
+    life.mailboxes.apply.call(bench.append(2, &[(key(1), Some(0.0))])).await.unwrap().unwrap();
+    bench.run(TEMPO).await;
+    assert_eq!(bench.taken().len(), 1, "as soon as one speaks our protocol");
 }
 
 // === Scores ===

@@ -52,6 +52,31 @@ fn without_evidence_nobody_is_paid() {
     assert_eq!(vector(&four, &all).unwrap().len(), 4, "a small subnet has no hundred miners");
 }
 
+/// Whatever is to be done when scores are empty: a subnet of another protocol must not get weights of ours.
+#[test]
+fn before_the_first_weights_somebody_must_have_answered() {
+    let metagraph = metagraph(5, EPOCH_START);
+    let probe = |rows: &[(Hotkey, u64, u64)], probe_axons| {
+        let row = |&(hotkey, asked, answered): &(Hotkey, u64, u64)| ScoreRow {
+            hotkey,
+            score: 0.0,
+            asked,
+            answered,
+            rewarded: 0,
+            scored_at: 0.0,
+        };
+        let table = ScoreTable { rows: rows.iter().map(row).collect(), ..ScoreTable::default() };
+        probe(&metagraph, &OWN, &table, &WeightsConfig { probe_axons, ..config() })
+    };
+    assert_eq!(probe(&[], 20), Err(NoVector::Unproven { asked: 0, wanted: 4 }), "no more than four serve");
+    let silent = [(key(1), 9, 0), (key(2), 9, 0), (key(99), 9, 9)];
+    let told = probe(&silent, 2).unwrap_err();
+    assert_eq!(told, NoVector::Unproven { asked: 2, wanted: 2 }, "who has left the subnet says nothing about it");
+    assert!(told.to_string().contains("none of the 2 axons asked so far has answered"), "{told}");
+    assert_eq!(probe(&[(key(1), 9, 0), (key(2), 9, 1)], 20), Ok(()));
+    assert_eq!(probe(&silent, 0), Ok(()), "switched off");
+}
+
 #[test]
 fn a_small_subnet_waits_only_for_neurons_that_may_answer() {
     let all = WeightsConfig { min_scored: 10, ..config() };
