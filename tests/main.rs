@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_miners;
 mod bench;
 mod decides;
+mod live;
 mod models;
 mod network;
 mod program;

@@ -27,6 +27,8 @@ mod runtime;
 mod scale;
 mod state;
 mod submit;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod weights;

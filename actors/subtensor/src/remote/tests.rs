@@ -1,10 +1,7 @@
 //! The client against a node double, and what only a node can do wrong.
 
-mod encode;
 mod live;
-mod metadata;
 mod misbehaving;
-mod node;
 mod reading;
 mod recorded;
 mod second_reader;
@@ -16,8 +13,14 @@ use openvalidators_keys::HotkeySigner;
 use openvalidators_messages::Netuid;
 use openvalidators_runtime::SystemClock;
 
-use self::node::NodeDouble;
-use super::{RemoteChain, connection::Patience};
+use super::{
+    RemoteChain,
+    connection::Patience,
+    testing::{
+        metadata,
+        node::{self, NodeDouble},
+    },
+};
 use crate::commit_reveal::Mechanism;
 
 const NETUID: Netuid = Netuid(64);

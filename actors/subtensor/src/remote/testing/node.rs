@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::encode::encode;
+use super::{encode::encode, subnet::Subnet};
 
 pub(crate) const PALLET: &str = "SubtensorModule";
 
@@ -44,13 +44,15 @@ pub(crate) struct World {
     /// Runtimes by the first block that has them, ascending.
     pub(crate) runtimes: Vec<(u64, Arc<Played>)>,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) pool: Vec<Vec<u8>>,
+    pub(crate) pool: Vec<(Vec<u8>, Taken)>,
     /// The pool's transactions included.
     pub(crate) nonces: BTreeMap<[u8; 32], u64>,
     /// Answers of runtime functions by name, in JSON; `null` is `None`.
     pub(crate) answers: BTreeMap<&'static str, Value>,
     /// Stored values by item and keys.
     pub(crate) storage: Vec<(&'static str, Vec<u64>, Value)>,
+    /// A subnet that does what transactions say; without one they succeed and change nothing.
+    pub(crate) subnet: Option<Subnet>,
     /// What was sent and was well made.
     pub(crate) taken: Vec<Taken>,
     /// The module error of the next transaction inside its block.
@@ -132,6 +134,7 @@ impl NodeDouble {
             nonces: BTreeMap::new(),
             answers: BTreeMap::new(),
             storage: Vec::new(),
+            subnet: None,
             taken: Vec::new(),
             fails_with: None,
             faults: Faults::default(),
@@ -142,17 +145,21 @@ impl NodeDouble {
         (0..20).for_each(|_| world.lock().make_block());
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut tasks = vec![tokio::spawn(accept(listener, world.clone()))];
-        if !block_time.is_zero() {
-            let world = world.clone();
-            tasks.push(tokio::spawn(async move {
-                loop {
-                    SystemClock::new().sleep(block_time).await;
-                    world.lock().make_block();
-                }
-            }));
-        }
-        Self { address, world, tasks }
+        let tasks = vec![tokio::spawn(accept(listener, world.clone()))];
+        let node = Self { address, world, tasks };
+        if block_time.is_zero() { node } else { node.with_blocks(block_time) }
+    }
+
+    /// One more block every `block_time` from now on.
+    pub(crate) fn with_blocks(mut self, block_time: Duration) -> Self {
+        let world = self.world.clone();
+        self.tasks.push(tokio::spawn(async move {
+            loop {
+                SystemClock::new().sleep(block_time).await;
+                world.lock().make_block();
+            }
+        }));
+        self
     }
 
     pub(crate) fn url(&self) -> String {
@@ -241,10 +248,12 @@ impl World {
         let number = self.blocks.len() as u64;
         let parent = self.blocks[self.blocks.len() - 1].hash;
         let runtime = self.runtime(number - 1);
-        let extrinsics = std::mem::take(&mut self.pool);
+        let (extrinsics, taken): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pool).into_iter().unzip();
         let mut events = Vec::new();
-        for place in 0..extrinsics.len() {
-            let event = match self.fails_with.take() {
+        for (place, taken) in taken.iter().enumerate() {
+            let fails_with = self.fails_with.take();
+            let applied = || self.subnet.as_mut().and_then(|subnet| subnet.apply(taken, number).err());
+            let event = match fails_with.or_else(applied) {
                 None => json!({"System": {"ExtrinsicSuccess": {}}}),
                 Some(name) => {
                     let pallet = runtime.metadata.pallet_by_name(PALLET).unwrap();
@@ -261,6 +270,11 @@ impl World {
         let events = encode(&Value::Array(events), ty, runtime.metadata.types());
         let hash = Blake2b::<U32>::digest((parent, number, &extrinsics).encode()).into();
         self.blocks.push(Block { hash, parent, extrinsics, events });
+        if let Some(subnet) = &mut self.subnet {
+            subnet.end_block(number);
+            self.answers.insert("get_selective_metagraph", subnet.columns());
+            self.storage = subnet.storage();
+        }
     }
 
     fn answer(&mut self, method: &str, params: &Value) -> Answer {
@@ -367,7 +381,7 @@ impl World {
             Ok(taken) => {
                 if !self.faults.forgets {
                     *self.nonces.entry(taken.signer.0).or_default() += 1;
-                    self.pool.push(bytes.clone());
+                    self.pool.push((bytes.clone(), taken.clone()));
                 }
                 self.taken.push(taken);
                 Ok(hex(Blake2b::<U32>::digest(&bytes)))
