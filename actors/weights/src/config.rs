@@ -32,6 +32,9 @@ pub struct WeightsConfig {
 
     /// What to do when the scores are no reason to pay anyone.
     pub when_empty: WhenEmpty,
+    /// Weights that are held are sent again when they are so many tempos old: the chain counts a validator as inactive after
+    /// 13.9 tempos (5,000 blocks of 360). 0 never does.
+    pub resend_held_after_tempos: f64,
     /// Fewest registered hotkeys that must have answered a scored step (in a smaller subnet all that may be asked).
     pub min_scored: usize,
     /// Scores are no reason to pay anyone when the newest scored answer is older than this.
@@ -85,6 +88,7 @@ impl Default for WeightsConfig {
             chain_timeout_seconds: 120,
             version_key: 0,
             when_empty: WhenEmpty::Hold,
+            resend_held_after_tempos: 10.0,
             min_scored: 10,
             max_score_age_seconds: 43_200,
             probe_axons: 20,
@@ -113,6 +117,12 @@ impl WeightsConfig {
             ("max_importance", "a number of at least 1", self.max_importance, {
                 self.max_importance >= 1.0 && self.max_importance.is_finite()
             }),
+            (
+                "resend_held_after_tempos",
+                "from 0 to 1000",
+                self.resend_held_after_tempos,
+                (0.0..=1_000.0).contains(&self.resend_held_after_tempos),
+            ),
             ("snapshot_every_steps", "at least 1", self.snapshot_every_steps as f64, self.snapshot_every_steps > 0),
             ("attempts_per_epoch", "at least 1", f64::from(self.attempts_per_epoch), self.attempts_per_epoch > 0),
             ("chain_timeout_seconds", "at least 1", self.chain_timeout_seconds as f64, self.chain_timeout_seconds > 0),

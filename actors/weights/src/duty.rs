@@ -7,7 +7,7 @@ use openvalidators_messages::{
     ledger::{Settlement, StoredIntent, WeightIntent},
 };
 
-use crate::WeightsConfig;
+use crate::{WeightsConfig, WhenEmpty};
 
 /// An intent as the weights actor remembers it.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +133,38 @@ pub fn epochs_missed(metagraph: &Metagraph, own: &Hotkey) -> u64 {
     let Some(neuron) = own_neuron(metagraph, own) else { return 0 };
     let since = metagraph.last_epoch_block.0.saturating_sub(neuron.last_update.0);
     since.div_ceil(metagraph.hyperparameters.tempo.max(1)).saturating_sub(1)
+}
+
+/// The weights of before, to be sent again where the scores are no reason to pay anyone: weights that are held are as good as
+/// none once the chain counts their validator as inactive. Who left the subnet since is left out.
+///
+/// `None` while there is time, where the operator wants something else than holding, or when nothing of them is left.
+#[must_use]
+pub fn held(
+    metagraph: &Metagraph,
+    own: &Hotkey,
+    attempts: &[Attempt],
+    config: &WeightsConfig,
+) -> Option<Vec<(Uid, Hotkey, u16)>> {
+    let rules = &metagraph.hyperparameters;
+    let waited = metagraph.block.0.saturating_sub(own_neuron(metagraph, own)?.last_update.0);
+    let due = config.resend_held_after_tempos * rules.tempo as f64;
+    if config.when_empty != WhenEmpty::Hold || due <= 0.0 || (waited as f64) < due {
+        return None;
+    }
+    let confirmed = |attempt: &&Attempt| matches!(attempt.settlement, Settlement::Confirmed { .. });
+    let WeightIntent { uids, hotkeys, weights, .. } = &attempts.iter().find(confirmed)?.intent;
+    let entries = uids.iter().zip(hotkeys).zip(weights).map(|((uid, hotkey), weight)| (*uid, *hotkey, *weight));
+    let there =
+        |(uid, hotkey, _): &(Uid, Hotkey, u16)| metagraph.neuron(*uid).is_some_and(|neuron| neuron.hotkey == *hotkey);
+    let mut left: Vec<_> = entries.filter(there).collect();
+    // The chain stores a row with its largest weight raised to the whole.
+    let largest = left.iter().map(|(.., weight)| u32::from(*weight)).max().filter(|largest| *largest > 0)?;
+    for (.., weight) in &mut left {
+        *weight = u16::try_from((u32::from(*weight) * u32::from(u16::MAX) + largest / 2) / largest).unwrap_or(u16::MAX);
+    }
+    let least = usize::from(rules.min_allowed_weights).min(metagraph.neurons.len()).max(1);
+    (left.len() >= least).then_some(left)
 }
 
 // === Settling ===

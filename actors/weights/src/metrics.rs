@@ -18,6 +18,8 @@ pub struct Metrics {
     pub last_set: Gauge,
     /// Intents by `result`.
     pub intents: IntCounterVec,
+    /// Commits whose reveal did not show: alert on any.
+    pub lost_commits: IntCounter,
     /// Intents the ledger could not record before they were submitted.
     pub unrecorded: IntCounter,
     /// 1 for the `reason` why no weights are set at this block, 0 for the others.
@@ -57,6 +59,10 @@ impl Metrics {
                 Opts::new("openvalidators_weights_intents_total", "Weight intents by how they went on"),
                 &["result"],
             )?,
+            lost_commits: IntCounter::new(
+                "openvalidators_weights_lost_commits_total",
+                "Commits that the chain took and whose weights it does not hold after the reveal",
+            )?,
             unrecorded: IntCounter::new(
                 "openvalidators_weights_unrecorded_intents_total",
                 "Weight intents that the ledger could not record before they were submitted",
@@ -83,6 +89,7 @@ impl Metrics {
         registry.register(Box::new(metrics.blocks_since_update.clone()))?;
         registry.register(Box::new(metrics.last_set.clone()))?;
         registry.register(Box::new(metrics.intents.clone()))?;
+        registry.register(Box::new(metrics.lost_commits.clone()))?;
         registry.register(Box::new(metrics.unrecorded.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.folds.clone()))?;

@@ -16,7 +16,9 @@ use tokio::sync::watch;
 
 use crate::{
     Metrics, Neighbours, WeightsConfig,
-    duty::{Attempt, Decision, OTHER_CHAIN, Wait, conclude, decide, holds, is_current, is_due, is_of_another_chain},
+    duty::{
+        Attempt, Decision, OTHER_CHAIN, Wait, conclude, decide, held, holds, is_current, is_due, is_of_another_chain,
+    },
     vector::{self, NoVector},
 };
 
@@ -83,7 +85,10 @@ impl Submitter {
         for _ in 0..REMAKE_LIMIT {
             let intent = match self.make(scores, has_set) {
                 Ok(intent) => intent,
-                Err(reason) => return Waiting { wait: Wait::NoVector, no_vector: Some(reason) },
+                Err(reason) => match self.make_of_held(attempts, scores, &reason) {
+                    Some(intent) => intent,
+                    None => return Waiting { wait: Wait::NoVector, no_vector: Some(reason) },
+                },
             };
             let mut attempt = self.record(intent).await;
             // Recording took its time: does everybody still hold the uid we are about to pay?
@@ -101,6 +106,14 @@ impl Submitter {
         Wait::Superseded.into()
     }
 
+    /// The weights that the chain holds once more, before it counts us as inactive.
+    fn make_of_held(&self, attempts: &[Attempt], scores: &ScoreTable, reason: &NoVector) -> Option<WeightIntent> {
+        let metagraph = self.fresh();
+        let entries = held(&metagraph, &self.own, attempts, &self.config)?;
+        tracing::warn!(%reason, uids = entries.len(), "the weights of before are sent again");
+        Some(self.intent(&metagraph, scores, &entries))
+    }
+
     fn make(&self, scores: &ScoreTable, has_set: bool) -> Result<WeightIntent, NoVector> {
         let metagraph = self.fresh();
         if !has_set {
@@ -108,7 +121,11 @@ impl Submitter {
         }
         let entries =
             vector::make(&metagraph, &self.own, scores, &self.config, self.clock.unix().as_secs_f64())?.entries;
-        Ok(WeightIntent {
+        Ok(self.intent(&metagraph, scores, &entries))
+    }
+
+    fn intent(&self, metagraph: &Metagraph, scores: &ScoreTable, entries: &[(Uid, Hotkey, u16)]) -> WeightIntent {
+        WeightIntent {
             block: metagraph.block,
             epoch_index: metagraph.epoch_index,
             after_step: scores.sequence,
@@ -116,7 +133,7 @@ impl Submitter {
             hotkeys: entries.iter().map(|entry| entry.1).collect(),
             weights: entries.iter().map(|entry| entry.2).collect(),
             version_key: self.config.version_key.max(metagraph.hyperparameters.weights_version_key),
-        })
+        }
     }
 
     /// Weights are the validator's first duty: a ledger in trouble does not keep them from the chain.
@@ -210,6 +227,10 @@ impl Submitter {
                 "superseded"
             }
         };
+        let was_committed = matches!(attempt.settlement, Settlement::Committed { .. });
+        if was_committed && matches!(settlement, Settlement::Failed { .. }) {
+            self.metrics.lost_commits.inc();
+        }
         if matches!(settlement, Settlement::Committed { .. } | Settlement::Confirmed { .. }) {
             self.metrics.last_set.set(self.clock.unix().as_secs_f64());
         }

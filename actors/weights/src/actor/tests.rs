@@ -442,6 +442,21 @@ async fn a_hotkey_that_changes_under_an_intent_supersedes_it() {
 }
 
 #[actix::test]
+async fn held_weights_are_sent_again() {
+    let mut bench = Bench::new();
+    bench.config.max_score_age_seconds = 3_000;
+    bench.config.resend_held_after_tempos = 3.0;
+    let _life = bench.start().await;
+    bench.run(3 * TEMPO).await;
+    assert_eq!(bench.taken().len(), 1, "the scores are old, and there is time");
+    bench.run(TEMPO).await;
+    let world = bench.world.borrow();
+    let [first, again] = &world.chain.asked[..] else { panic!("{:?}", world.chain.asked) };
+    assert_eq!((&first.uids, &first.weights), (&again.uids, &again.weights));
+    assert!(world.settlements().iter().all(confirmed), "{:?}", world.settlements());
+}
+
+#[actix::test]
 async fn a_commit_that_is_never_revealed_has_failed_and_the_next_epoch_tries_again() {
     let bench = Bench::new();
     bench.world.borrow_mut().chain.commit_reveal = true;
@@ -456,6 +471,7 @@ async fn a_commit_that_is_never_revealed_has_failed_and_the_next_epoch_tries_aga
     bench.run(20).await;
     let settlements = bench.world.borrow().settlements();
     assert!(matches!(settlements[..], [Settlement::Failed { .. }, Settlement::Committed { .. }]), "{settlements:?}");
+    assert_eq!(life.metrics.lost_commits.get(), 1);
     bench.world.borrow_mut().chain.reveals_fail = false;
     // Another vector: the reveal of the third commit is no proof of the second.
     life.mailboxes.apply.call(bench.append(UNIX_SECONDS, &[(key(3), Some(1.0))])).await.unwrap().unwrap();

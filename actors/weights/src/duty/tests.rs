@@ -199,6 +199,31 @@ fn a_commit_is_proved_only_by_the_row_after_its_reveal() {
 }
 
 #[test]
+fn held_weights_are_sent_again_before_the_chain_counts_us_as_inactive() {
+    let config = WeightsConfig::default();
+    let confirmed = [failed(MOMENT + 1), attempt(MOMENT, Settlement::Confirmed { block: Block(MOMENT) })];
+    let at = |tempos: u64, change: &dyn Fn(&mut Metagraph), config: &WeightsConfig| {
+        let mut metagraph = metagraph(4, MOMENT + tempos * TEMPO);
+        metagraph.neurons[0].last_update = Block(MOMENT);
+        change(&mut metagraph);
+        held(&metagraph, &OWN, &confirmed, config)
+    };
+    assert_eq!(at(9, &|_| (), &config), None, "there is time");
+    let same = vec![(Uid(1), key(1), 65_535), (Uid(2), key(2), 300)];
+    assert_eq!(at(10, &|_| (), &config), Some(same));
+    let left = at(10, &|metagraph| metagraph.neurons[1].hotkey = key(99), &config);
+    assert_eq!(left, Some(vec![(Uid(2), key(2), 65_535)]), "as the chain would store what is left");
+    let gone = |metagraph: &mut Metagraph| metagraph.neurons.truncate(1);
+    assert_eq!(at(10, &gone, &config), None);
+    assert_eq!(at(10, &|metagraph| metagraph.hyperparameters.min_allowed_weights = 3, &config), None);
+    let never = WeightsConfig { resend_held_after_tempos: 0.0, ..WeightsConfig::default() };
+    assert_eq!(at(99, &|_| (), &never), None);
+    let burns = WeightsConfig { when_empty: WhenEmpty::Owner, ..WeightsConfig::default() };
+    assert_eq!(at(10, &|_| (), &burns), None);
+    assert_eq!(held(&metagraph(4, MOMENT + 10 * TEMPO), &OWN, &[failed(MOMENT)], &config), None, "nothing was set");
+}
+
+#[test]
 fn ends_are_final() {
     for end in
         [Settlement::Confirmed { block: Block(1) }, Settlement::Failed { reason: "x".into() }, Settlement::Superseded]
