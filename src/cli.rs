@@ -303,9 +303,11 @@ pub fn parse() -> Parsed {
 pub fn command() -> Command {
     Cli::command()
         .mut_subcommand("run", |run| run.args(reference_flags::arguments()))
-        .mut_subcommand("query", |query| query.args(reference_flags::wallet_arguments()))
+        .mut_subcommand("query", |query| {
+            query.args(reference_flags::arguments_of(&["wallet.", "subtensor.", "netuid"]))
+        })
         .mut_subcommand("wallet", |wallet| {
-            wallet.mut_subcommand("check", |check| check.args(reference_flags::wallet_arguments()))
+            wallet.mut_subcommand("check", |check| check.args(reference_flags::arguments_of(&["wallet."])))
         })
 }
 

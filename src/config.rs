@@ -23,7 +23,7 @@ use openvalidators_weights::WeightsConfig;
 use profiles::Profile;
 use serde::{Deserialize, Serialize};
 
-use crate::{cli::Settings, localnet::LocalnetConfig};
+use crate::{axon::AxonSettings, cli::Settings, localnet::LocalnetConfig};
 
 /// The commented default, compiled in so that the program runs anywhere.
 pub const DEFAULT_TOML: &str = include_str!("../configs/local.toml");
@@ -57,6 +57,8 @@ pub struct Config {
     pub gating: gating::Config,
     /// How miners are asked.
     pub dendrite: dendrite::Config,
+    /// The axon that is served on a real network.
+    pub axon: AxonSettings,
     /// Where models are kept and fetched from.
     pub models: HubConfig,
     /// The device that computes.
@@ -231,6 +233,7 @@ impl Config {
         judge("prompts", self.prompts.check())?;
         judge("gating", self.gating.check())?;
         judge("dendrite", self.dendrite.check())?;
+        judge("axon", self.axon.check())?;
         judge("rewards", self.rewards.check())?;
         judge("weights", self.weights.check())?;
         judge("ledger", self.ledger.check())
@@ -268,6 +271,7 @@ impl Default for Config {
             // A local epoch takes seconds; its few steps could not both meet everyone and prefer anyone.
             gating: gating::Config { longest_wait_blocks: 100, ..gating::Config::default() },
             dendrite: dendrite::Config { allow_private_addresses: true, ..dendrite::Config::default() },
+            axon: AxonSettings::default(),
             models: HubConfig::default(),
             inference: inference::Config::default(),
             rewards: rewards::Config::default(),

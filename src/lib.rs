@@ -1,5 +1,6 @@
 //! The program behind `openvalidators`: command line, configuration, wiring, console. `docs/architecture.md` is the map.
 
+pub mod axon;
 pub mod bench;
 pub mod cli;
 pub mod config;

@@ -41,8 +41,13 @@ impl Network {
     /// The real network that the configuration names; nothing when it names a local one. Connects to nothing yet: our hotkey
     /// must have a place there already ([`crate::standing`]).
     #[must_use]
-    pub fn remote(config: &Config, signer: &Arc<HotkeySigner>, clock: &SharedClock) -> Option<Self> {
-        let chain = Arc::new(config.chain.remote_chain(signer.clone(), clock)?);
+    pub fn remote(
+        config: &Config,
+        signer: &Arc<HotkeySigner>,
+        clock: &SharedClock,
+        metrics: &openvalidators_subtensor::Metrics,
+    ) -> Option<Self> {
+        let chain = Arc::new(config.chain.remote_chain(signer.clone(), clock, metrics)?);
         Some(Self { chain, network: None, kinds: BTreeMap::new(), localnet: None })
     }
 

@@ -2,12 +2,14 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use anyhow::Context;
 use openvalidators_dendrite::{Dendrite, Metrics};
 use openvalidators_keys::{HotkeySigner, ss58};
 use openvalidators_messages::{
-    Axon, Completion, ForwardId, QueryOutcome, StepId, Uid, dendrite::Query as Asked, gating::Routed,
+    Axon, Completion, ForwardId, Hotkey, Metagraph, QueryOutcome, StepId, Uid, dendrite::Query as Asked, gating::Routed,
 };
-use openvalidators_runtime::SystemClock;
+use openvalidators_runtime::{Seed, SharedClock, SystemClock};
+use openvalidators_subtensor::{ChainCalls, Endpoint, Metrics as ChainMetrics};
 use prometheus::Registry;
 
 use crate::{
@@ -17,19 +19,27 @@ use crate::{
     shutdown,
 };
 
+/// Whom to ask.
+struct Target {
+    uid: Uid,
+    hotkey: Hotkey,
+    axon: Axon,
+}
+
 /// Asks, and prints how it ended.
 ///
 /// # Errors
-/// When the settings of the dendrite cannot be obeyed.
+/// When the settings of the dendrite cannot be obeyed, or the chain does not tell where the miner is.
 pub async fn run(command: &Query, config: &Config, signer: Arc<HotkeySigner>) -> anyhow::Result<ExitCode> {
     let from = ss58::encode(&signer.hotkey());
-    let completion = ask(command, config, signer).await?;
+    let target = target(command, config, &signer).await?;
+    let completion = ask(command, &target, config, signer).await?;
     if command.json {
         print_json(&serde_json::json!({
             "event": "query",
             "from": from,
-            "axon": command.axon,
-            "hotkey": ss58::encode(&command.hotkey),
+            "axon": target.axon.address,
+            "hotkey": ss58::encode(&target.hotkey),
             "outcome": completion.outcome,
             "status_code": completion.status_code,
             "status_message": completion.status_message,
@@ -43,21 +53,56 @@ pub async fn run(command: &Query, config: &Config, signer: Arc<HotkeySigner>) ->
     Ok(if answered { ExitCode::SUCCESS } else { ExitCode::from(shutdown::EXIT_FAULT) })
 }
 
-async fn ask(command: &Query, config: &Config, signer: Arc<HotkeySigner>) -> anyhow::Result<Completion> {
+async fn target(command: &Query, config: &Config, signer: &Arc<HotkeySigner>) -> anyhow::Result<Target> {
+    let nothing_declared = |address| Axon { address, protocol: 0, version: 0 };
+    match (command.uid, command.axon, command.hotkey) {
+        (_, Some(address), Some(hotkey)) => Ok(Target { uid: Uid(0), hotkey, axon: nothing_declared(address) }),
+        (Some(uid), ..) => at_place(Uid(uid), &metagraph(config, signer).await?),
+        _ => anyhow::bail!("name a miner: --uid N, or --axon IP:PORT and --hotkey SS58"),
+    }
+}
+
+fn at_place(uid: Uid, metagraph: &Metagraph) -> anyhow::Result<Target> {
+    let (netuid, places) = (metagraph.netuid, metagraph.neurons.len());
+    let neuron = metagraph.neuron(uid);
+    let neuron = neuron.with_context(|| format!("subnet {netuid} has {places} places, and no uid {uid}"))?;
+    let axon = neuron.axon.with_context(|| format!("uid {uid} of subnet {netuid} serves no axon"))?;
+    Ok(Target { uid, hotkey: neuron.hotkey, axon })
+}
+
+/// The subnet that the configuration names, as the validator reads it.
+async fn metagraph(config: &Config, signer: &Arc<HotkeySigner>) -> anyhow::Result<Metagraph> {
+    let (clock, seed): (SharedClock, _) = (SystemClock::shared(), Seed(config.seed));
+    let metrics = ChainMetrics::new(&Registry::new(), &clock)?;
+    let chain: Arc<dyn openvalidators_subtensor::Chain> = match &config.chain.endpoint {
+        Endpoint::InProcess => anyhow::bail!(
+            "chain.endpoint is `local`, a chain that only its own process can read: name that of the miner, with \
+             --subtensor.network, or --set chain.endpoint=local://ADDRESS for `openvalidators localnet`"
+        ),
+        Endpoint::LocalServer(_) => Arc::new(config.chain.local_network(&clock, seed, None)?.account(signer.hotkey())),
+        Endpoint::Nodes(_) => {
+            let chain = config.chain.remote_chain(signer.clone(), &clock, &metrics);
+            Arc::new(chain.context("chain.endpoint names no node")?)
+        }
+    };
+    let calls = ChainCalls::new(chain, clock, &config.chain, metrics, seed);
+    calls.metagraph().await.context("reading the subnet")
+}
+
+async fn ask(
+    command: &Query,
+    target: &Target,
+    config: &Config,
+    signer: Arc<HotkeySigner>,
+) -> anyhow::Result<Completion> {
     let mut config = config.dendrite.clone();
     if let Some(wire) = command.transport {
         config.transport = wire.into();
     }
     let metrics = Metrics::new(&Registry::new())?;
     let dendrite = Dendrite::new(signer, config, SystemClock::shared(), metrics, tokio::runtime::Handle::current())?;
-    let (protocol, version) = (0, 0);
-    let miner = Routed {
-        uid: Uid(0),
-        hotkey: command.hotkey,
-        axon: Axon { address: command.axon, protocol, version },
-        propensity: 1.0,
-        uniform_propensity: None,
-    };
+    let miner =
+        Routed { uid: target.uid, hotkey: target.hotkey, axon: target.axon, propensity: 1.0, uniform_propensity: None };
     let asked = Asked {
         step: StepId { forward: ForwardId(0), index: 0 },
         miners: vec![miner],
@@ -116,13 +161,30 @@ mod tests {
         Arc::new(HotkeySigner::from_uri("//Alice").unwrap())
     }
 
+    async fn ask_it(command: &Query, config: &Config) -> Completion {
+        let target = target(command, config, &alice()).await.unwrap();
+        ask(command, &target, config, alice()).await.unwrap()
+    }
+
+    #[test]
+    fn a_place_leads_to_its_axon_or_to_words() {
+        let mut metagraph = Metagraph::clone(&crate::health::tests::metagraph(100));
+        let told = |metagraph: &Metagraph, uid| at_place(Uid(uid), metagraph).map(drop).unwrap_err().to_string();
+        assert_eq!(told(&metagraph, 1), "subnet 1 has 1 places, and no uid 1");
+        assert_eq!(told(&metagraph, 0), "uid 0 of subnet 1 serves no axon");
+        let axon = Axon { address: "9.9.9.9:80".parse().unwrap(), protocol: 4, version: 11_000_000 };
+        metagraph.neurons[0].axon = Some(axon);
+        let found = at_place(Uid(0), &metagraph).unwrap();
+        assert_eq!((found.hotkey, found.axon), (metagraph.neurons[0].hotkey, axon), "its version chooses the wire");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_miner_is_asked_as_the_validator_asks_it() {
         let bob = HotkeySigner::from_uri("//Bob").unwrap().hotkey();
         let echo = |request: AxonRequest| async move { Reply::Completion(format!("{:?}", request.messages)) };
         let axon = Served::serve(bob, AxonConfig::default(), SystemClock::shared(), echo).await.unwrap();
         let address = axon.address().to_string();
-        let completion = ask(&command(&address, &["--timeout", "20"]), &Config::default(), alice()).await.unwrap();
+        let completion = ask_it(&command(&address, &["--timeout", "20"]), &Config::default()).await;
         assert_eq!((completion.outcome, completion.text.as_str()), (QueryOutcome::Answered, "[\"Why?\"]"));
         let shown = text("me", &completion);
         assert!(
@@ -130,7 +192,7 @@ mod tests {
             "{shown}"
         );
         let other = command(&address, &["--timeout", "20", "--transport", "btauth"]);
-        assert_ne!(ask(&other, &Config::default(), alice()).await.unwrap().outcome, QueryOutcome::Answered);
+        assert_ne!(ask_it(&other, &Config::default()).await.outcome, QueryOutcome::Answered);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +200,7 @@ mod tests {
         let mut config = Config::default();
         config.dendrite.allow_private_addresses = false;
         for axon in ["127.0.0.1:80", "10.0.0.1:80", "0.0.0.0:80", "8.8.8.8:0", "192.0.2.1:80", "224.0.0.1:80"] {
-            let completion = ask(&command(axon, &[]), &config, alice()).await.unwrap();
+            let completion = ask_it(&command(axon, &[]), &config).await;
             assert_eq!(completion.outcome, QueryOutcome::BadAddress, "{axon}");
         }
     }

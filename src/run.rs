@@ -1,8 +1,9 @@
 //! `openvalidators run`: start everything, let it run, close it in order, sum it up.
 
-use std::{convert::Infallible, process::ExitCode, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use openvalidators_dendrite::axon::Axon;
 use openvalidators_hub::Hub;
 use openvalidators_inference::Engine;
 use openvalidators_keys::HotkeySigner;
@@ -18,6 +19,7 @@ use time::UtcOffset;
 use tokio::task::JoinHandle;
 
 use crate::{
+    axon,
     config::Config,
     console::{Style, Topics, print_note, print_summary, standings},
     engine, health, models,
@@ -56,6 +58,10 @@ struct Running {
     topology: Topology,
     network: Network,
     calls: ChainCalls,
+    /// Where it is said to be, or nothing when nobody is told.
+    axon: Option<(Axon, Option<SocketAddr>)>,
+    /// The SDK version we say we are.
+    declared_version: u32,
     ours: Hotkey,
     exporter: Option<JoinHandle<Infallible>>,
 }
@@ -63,7 +69,7 @@ struct Running {
 /// What an operator can get wrong comes first and changes nothing, our place on a real network included; then models, a local
 /// network, actors.
 async fn start(
-    config: Config,
+    mut config: Config,
     signer: Arc<HotkeySigner>,
     style: Style,
     offset: UtcOffset,
@@ -86,9 +92,10 @@ async fn start(
     };
     let store = Store::open(&config.state_dir, &identity, config.ledger.check_up_to_bytes)?;
 
+    let axon = if config.chain.endpoint.is_remote() { serve_axon(&mut config, ours, &clock).await? } else { None };
     let chain_metrics = openvalidators_subtensor::Metrics::new(&registry, &clock)?;
-    let calls = |chain| ChainCalls::new(chain, clock.clone(), &config.chain, chain_metrics, seed);
-    let (network, calls, engine) = match Network::remote(&config, &signer, &clock) {
+    let calls = |chain| ChainCalls::new(chain, clock.clone(), &config.chain, chain_metrics.clone(), seed);
+    let (network, calls, engine) = match Network::remote(&config, &signer, &clock, &chain_metrics) {
         Some(network) => {
             let calls = calls(network.chain.clone());
             let metagraph = calls.metagraph().await.context("reading the subnet for the first time")?;
@@ -103,7 +110,7 @@ async fn start(
             (network, calls, engine)
         }
     };
-    let duty = !config.weights.disable_set_weights;
+    let (duty, declared_version) = (!config.weights.disable_set_weights, config.dendrite.declared_version);
     let world = World {
         config,
         clock: clock.clone(),
@@ -132,7 +139,7 @@ async fn start(
         print_note(style, &format!("metrics at http://{}/metrics", exporter.address()));
         tokio::spawn(exporter.serve(registry, health, clock.clone()))
     });
-    Ok(Running { topology, network, calls, ours, exporter })
+    Ok(Running { topology, network, calls, axon, declared_version, ours, exporter })
 }
 
 /// Resolves when a signal or a fault came; never for a step budget, which only a started validator spends.
@@ -157,7 +164,7 @@ async fn asked_or_alone(network: &Network, stop: &Shutdown) {
 
 impl Running {
     async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown) -> ExitCode {
-        let Self { topology, network, calls, ours, exporter } = self;
+        let Self { topology, network, calls, axon, declared_version, ours, exporter } = self;
         let Topology { doors, metagraph, scores, lanes, next_forward, resumed_at, supervisions, .. } = topology;
         let topics = Arc::new(Mutex::new(Topics::default()));
         let console = progress::follow(
@@ -170,6 +177,11 @@ impl Running {
             clock.clone(),
         );
         let weights = tokio::spawn(progress::announce_weights(style, ours, metagraph.clone()));
+        let advertised = axon.as_ref().and_then(|(_, external)| *external);
+        let advertising = advertised.map(|address| {
+            let (calls, metagraph) = (calls.clone(), metagraph.clone());
+            tokio::spawn(axon::advertise(address, declared_version, calls, metagraph, ours))
+        });
         let forwards = tokio::spawn(lanes.run(next_forward));
         tokio::select! {
             () = asked_or_alone(&network, stop) => {}
@@ -181,7 +193,13 @@ impl Running {
         if let Some(reason) = stop.reason().filter(|reason| *reason != Reason::Finished) {
             print_note(style, &format!("stopping: {reason}"));
         }
+        if let Some(advertising) = advertising {
+            advertising.abort();
+        }
         let mut late = shutdown::end_forwards(forwards, clock).await;
+        if let Some((axon, _)) = axon {
+            axon.close().await;
+        }
         let our_uid = metagraph.borrow().uid_of(&ours);
         let weights_on_chain =
             within(&**clock, WEIGHTS_PATIENCE, our_weights(&doors, our_uid)).await.unwrap_or_default();
@@ -193,6 +211,24 @@ impl Running {
         network.stop().await;
         verdict(style, stop, &late)
     }
+}
+
+/// The axon, and where others reach it. What is ours must never be asked, whoever advertises it.
+async fn serve_axon(
+    config: &mut Config,
+    ours: Hotkey,
+    clock: &SharedClock,
+) -> anyhow::Result<Option<(Axon, Option<SocketAddr>)>> {
+    let Some(axon) = config.axon.serve(ours, clock).await? else { return Ok(None) };
+    let external = config.axon.external(axon.address());
+    match external {
+        Some(address) => config.dendrite.own_addresses.push(address),
+        None => tracing::warn!(
+            listening = %axon.address(),
+            "the chain does not say where our axon is, for this machine has no global address: name it with --axon.external_ip"
+        ),
+    }
+    Ok(Some((axon, external)))
 }
 
 /// The models, fetched first where needed, on the device.

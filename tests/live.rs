@@ -1,12 +1,18 @@
 //! A validator of a real network, from its wallet to its weights: the binary with the flags of openvalidators 1.2.0, a node
 //! that judges every transaction by metadata and signature, and local miners behind real sockets.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
 
 use openvalidators::localnet::{LocalnetConfig, MinerMix, Miners};
 use openvalidators_keys::ss58;
 use openvalidators_ledger::Reader;
-use openvalidators_messages::{Hotkey, ledger::Settlement};
+use openvalidators_messages::{
+    Hotkey,
+    ledger::{Settlement, StoredIntent},
+};
 use openvalidators_runtime::{Seed, SystemClock};
 use openvalidators_subtensor::remote::testing::{Member, Subnet, SubnetNode};
 use serde_json::Value;
@@ -28,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// A subnet of real miners and, where it has a place, our hotkey.
 struct Network {
     node: SubnetNode,
+    /// Where our axon listens.
+    axon: u16,
     _miners: Miners,
     wallets: TempDir,
     state: TempDir,
@@ -47,16 +55,25 @@ impl Network {
         let subnet = Subnet::new(NETUID, TEMPO, us.into_iter().chain(members).collect());
         let node = runtime.block_on(SubnetNode::start(subnet, BLOCK_TIME));
         let (wallets, state) = (wallets(), tempfile::tempdir().unwrap());
-        Self { node, _miners: miners, wallets, state, _runtime: runtime }
+        let axon = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { axon, node, _miners: miners, wallets, state, _runtime: runtime }
     }
 
-    /// As an operator types it, with this binary's name in front; and what makes a test short.
+    /// Which chain and whose hotkey, as an operator types it.
+    fn whereabouts(&self) -> String {
+        let (url, wallets) = (self.node.url(), self.wallets.path().display());
+        format!(
+            "--subtensor.chain_endpoint {url} --netuid {NETUID} --wallet.name cold --wallet.hotkey plain --wallet.path {wallets}"
+        )
+    }
+
+    /// The flags of openvalidators 1.2.0, and what makes a test short.
     fn arguments(&self) -> Vec<String> {
         let flags = format!(
-            "--subtensor.chain_endpoint {} --netuid {NETUID} --wallet.name cold --wallet.hotkey plain --wallet.path {} \
+            "{} --axon.ip 127.0.0.1 --axon.port {} --axon.external_ip 198.51.100.7 --axon.external_port 9 \
              --neuron.followup_timeout 2 --neuron.answer_timeout 2 --neuron.num_followup_steps 1",
-            self.node.url(),
-            self.wallets.path().display(),
+            self.whereabouts(),
+            self.axon,
         );
         let settings = ["weights.min_scored=2", "weights.set_at_fraction=0.2", "weights.retry_after_blocks=2"];
         let settings = settings.iter().chain(&CONSTANT_REWARD).flat_map(|setting| ["--set", setting]);
@@ -66,6 +83,20 @@ impl Network {
     fn validate(&self) -> Program {
         let arguments = self.arguments();
         Program::start_unhurried(self.state.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Waits until the ledger's n-th intent has come so far.
+    fn intent(&self, number: u64, has_come: impl Fn(&Settlement) -> bool) -> StoredIntent {
+        let since = Instant::now();
+        loop {
+            let intents = Reader::open(self.state.path()).ok().and_then(|reader| reader.read_intents(100).ok());
+            let found = intents.into_iter().flatten().find(|stored| stored.id.0 == number);
+            match found {
+                Some(stored) if has_come(&stored.settlement) => return stored,
+                other => assert!(since.elapsed() < PATIENCE, "intent {number} has come to {other:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Looks again and again until the subnet shows it.
@@ -95,6 +126,12 @@ fn weights_reach_a_chain_of_nodes_epoch_after_epoch() {
     assert!(first.len() >= 2 && first.iter().all(|(uid, weight)| (1..=4).contains(uid) && *weight > 0), "{first:?}");
     assert!(first.iter().any(|(_, weight)| *weight == u16::MAX), "{first:?}");
 
+    // Whoever asks the chain finds us, and there is somebody.
+    let axon: SocketAddr = "198.51.100.7:9".parse().unwrap();
+    network.until("our axon is served", |subnet| subnet.members[0].axon == Some(axon));
+    let (status, refusal) = get(&format!("127.0.0.1:{}", network.axon), "/Prompting");
+    assert!(status == 404 && refusal.contains("Available synapses ['Synapse']"), "{status} {refusal}");
+
     let before = network.node.connections();
     for method in ["state_call", "chain_getHeader"] {
         network.node.drop_sockets(method, 1);
@@ -118,9 +155,56 @@ fn weights_reach_a_chain_of_nodes_epoch_after_epoch() {
     let (lines, status) = program.finish();
     assert!(status.success(), "{status}");
     assert_eq!(last_word(&lines), "stopped: asked by SIGTERM");
-    for sent in network.node.sent() {
+    let (served, sent): (Vec<_>, Vec<_>) = network.node.sent().into_iter().partition(|sent| sent.call == "serve_axon");
+    assert_eq!(served.len(), 1, "said once");
+    for sent in sent {
         assert_eq!((sent.call.as_str(), sent.signer), ("set_mechanism_weights", ours()));
         assert_eq!((sent.arguments["netuid"][0], sent.arguments["mecid"][0]), (u64::from(NETUID), 0));
+    }
+}
+
+/// The test plays the beacon: a commit is settled when the chain holds its weights, and counts as lost when it does not.
+#[test]
+fn a_commit_is_settled_by_what_the_chain_holds_after_the_reveal() {
+    let network = Network::start(Some(Member::validator(ours(), 10_000)));
+    network.node.subnet(|subnet| (subnet.commit_reveal, subnet.tempo) = (true, 20));
+    let mut program = network.validate();
+    let metrics = program.metrics_address();
+    let first = network.intent(1, |settlement| matches!(settlement, Settlement::Committed { .. }));
+    let row = first.intent.uids.iter().map(|uid| uid.0).zip(first.intent.weights.iter().copied()).collect();
+    let committed = network.node.sent().into_iter().filter(|sent| sent.call.starts_with("commit_timelocked")).count();
+    assert_eq!(committed, 1, "{:?}", network.node.sent());
+    assert!(network.node.subnet(|subnet| subnet.weights_of(&ours()).is_none()), "nobody can read it yet");
+
+    let Settlement::Committed { reveal_epoch, .. } = first.settlement else { unreachable!() };
+    network.until("the reveal is due", |subnet| subnet.epoch_index() >= reveal_epoch);
+    network.node.subnet(|subnet| subnet.reveal(&ours(), row));
+    network.intent(1, |settlement| matches!(settlement, Settlement::Confirmed { .. }));
+    // The beacon is silent from now on. Other weights than those of the second commit are no proof of it.
+    network.node.subnet(|subnet| subnet.reveal(&ours(), vec![(1, 1)]));
+    network.intent(2, |settlement| matches!(settlement, Settlement::Failed { .. }));
+    let (_, text) = get(&metrics, "/metrics");
+    assert!(text.contains("openvalidators_weights_lost_commits_total 1"), "{text}");
+    network.intent(3, |settlement| *settlement != Settlement::Open);
+    program.terminate();
+    assert!(program.finish().1.success());
+}
+
+#[test]
+fn a_miner_is_asked_by_its_uid() {
+    let network = Network::start(Some(Member::validator(ours(), 10_000)));
+    let hotkey = network.node.subnet(|subnet| ss58::encode(&subnet.members[3].hotkey));
+    let ask = |uid: &str| {
+        let mut command = binary();
+        command.args(["query", "--uid", uid, "--prompt", "Why is the sky blue?", "--timeout", "30", "--json"]);
+        command.args(network.whereabouts().split_whitespace()).output().unwrap()
+    };
+    let output = ask("3");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert_eq!((&told["outcome"], &told["hotkey"]), (&"answered".into(), &hotkey.into()), "{told}");
+    for (uid, words) in [("0", "uid 0 of subnet 64 serves no axon"), ("5", "subnet 64 has 5 places")] {
+        let output = ask(uid);
+        assert!(output.status.code() == Some(2) && stderr(&output).contains(words), "{}", stderr(&output));
     }
 }
 
@@ -151,7 +235,7 @@ fn without_a_permit_steps_are_scored_and_a_lost_place_is_the_end() {
     assert!(status == 503 && ready.contains("no validator permit"), "{ready}");
     let (_, text) = get(&metrics, "/metrics");
     assert!(text.contains("openvalidators_weights_waiting{reason=\"no_permit\"} 1"), "{text}");
-    assert_eq!(network.node.sent(), [], "nothing is sent in vain");
+    assert!(network.node.sent().iter().all(|sent| sent.call == "serve_axon"), "no weights are sent in vain");
 
     network.node.subnet(|subnet| subnet.members[0].hotkey = Hotkey([9; 32]));
     let (lines, status) = program.finish();

@@ -12,12 +12,15 @@ use super::Settings;
 /// Sends one signed `Prompting` request, exactly as the validator does, and prints how it ended. Exit code 0: answered.
 #[derive(Debug, Args)]
 pub struct Query {
+    /// A miner by its place on the subnet: the chain that the configuration names tells its address and hotkey.
+    #[arg(long, value_name = "N", conflicts_with_all = ["axon", "hotkey"])]
+    pub uid: Option<u16>,
     /// Where the miner listens.
-    #[arg(long, value_name = "IP:PORT")]
-    pub axon: SocketAddr,
+    #[arg(long, value_name = "IP:PORT", required_unless_present = "uid", requires = "hotkey")]
+    pub axon: Option<SocketAddr>,
     /// The miner's hotkey, for which the request is signed.
-    #[arg(long, value_name = "SS58", value_parser = ss58::decode)]
-    pub hotkey: Hotkey,
+    #[arg(long, value_name = "SS58", value_parser = ss58::decode, required_unless_present = "uid", requires = "axon")]
+    pub hotkey: Option<Hotkey>,
     /// What to ask.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: String,

@@ -58,7 +58,7 @@ const FLAGS: &[Flag] = &[
     flag("neuron.events_retention_size", Means::Sets(&["reporting.events_retention_size"])),
     flag("neuron.dont_save_events", Means::On(&["reporting.dont_save_events"])),
     flag("neuron.vpermit_tao_limit", Means::Sets(&["gating.vpermit_tao_limit"])),
-    flag("neuron.axon_off", Means::AbsentSwitch("this version serves no axon")),
+    flag("neuron.axon_off", Means::On(&["axon.off"])),
     flag("neuron.blacklist_off", Means::Off(&["rewards.blacklist.enabled"])),
     flag("neuron.nsfw_off", Means::Off(&["rewards.nsfw.enabled"])),
     flag("neuron.relevance_off", Means::Off(&["rewards.relevance.enabled"])),
@@ -96,8 +96,11 @@ const FLAGS: &[Flag] = &[
     flag("logging.debug", Means::AbsentSwitch("use --log debug")),
     flag("logging.trace", Means::AbsentSwitch("use --log trace")),
     flag("logging.logging_dir", Means::AbsentValue("logs go to standard error; records to --state-dir")),
-    flag("axon.port", Means::AbsentValue("this version serves no axon")),
-    flag("axon.external_ip", Means::AbsentValue("this version serves no axon")),
+    flag("axon.ip", Means::SetsText("axon.ip")),
+    flag("axon.port", Means::Sets(&["axon.port"])),
+    flag("axon.external_ip", Means::SetsText("axon.external_ip")),
+    flag("axon.external_port", Means::Sets(&["axon.external_port"])),
+    flag("axon.max_workers", Means::AbsentValue("axon.max_connections limits the axon that is served")),
 ];
 
 const fn flag(name: &'static str, means: Means) -> Flag {
@@ -119,10 +122,11 @@ pub fn arguments() -> Vec<Arg> {
     FLAGS.iter().map(argument).collect()
 }
 
-/// Those of the wallet alone, for the commands that need a hotkey and no more.
+/// Those whose names begin in one of these ways, for the commands that need a hotkey or a chain and no more.
 #[must_use]
-pub fn wallet_arguments() -> Vec<Arg> {
-    FLAGS.iter().filter(|flag| flag.name.starts_with("wallet.")).map(argument).collect()
+pub fn arguments_of(beginnings: &[&str]) -> Vec<Arg> {
+    let is_wanted = |flag: &&Flag| beginnings.iter().any(|beginning| flag.name.starts_with(beginning));
+    FLAGS.iter().filter(is_wanted).map(argument).collect()
 }
 
 fn argument(flag: &Flag) -> Arg {
@@ -188,6 +192,8 @@ mod tests {
         // Keys that nobody set are not written.
         config.wallet.name = Some("mine".to_owned());
         config.wallet.hotkey = Some("1".to_owned());
+        config.axon.external_ip = Some([198, 51, 100, 7].into());
+        config.axon.external_port = Some(8_091);
         let config = toml::Value::try_from(config).unwrap();
         for Flag { name, means } in FLAGS {
             let keys = match means {
@@ -222,7 +228,7 @@ mod tests {
     /// `--wallet.hotkey 1` used to be a number where a name is asked for.
     #[test]
     fn a_wallet_may_have_a_number_for_a_name() {
-        let command = clap::Command::new("run").args(wallet_arguments());
+        let command = clap::Command::new("run").args(arguments_of(&["wallet."]));
         let given = ["run", "--wallet.name", "true", "--wallet.hotkey", "1", "--wallet.path", "/srv/wallets"];
         let mut layers = Layers::default();
         layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
@@ -230,6 +236,20 @@ mod tests {
         let wallet = layers.read::<Config>().unwrap().wallet;
         assert_eq!((wallet.name.as_deref(), wallet.hotkey.as_deref()), (Some("true"), Some("1")));
         assert_eq!(wallet.path, std::path::Path::new("/srv/wallets"));
+    }
+
+    #[test]
+    fn the_axon_is_set_by_the_flags_of_the_reference() {
+        let command = clap::Command::new("run").args(arguments());
+        let given = "run --neuron.axon_off --axon.ip 127.0.0.1 --axon.port 9000 --axon.external_ip 198.51.100.7 \
+            --axon.external_port 9001";
+        let matches = command.try_get_matches_from(given.split_whitespace()).unwrap();
+        let mut layers = Layers::default();
+        layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
+        apply(&matches, &mut layers).unwrap();
+        let axon = layers.read::<Config>().unwrap().axon;
+        assert!(axon.off && axon.ip.is_loopback() && axon.port == 9_000);
+        assert_eq!((axon.external_ip, axon.external_port), (Some([198, 51, 100, 7].into()), Some(9_001)));
     }
 
     #[test]

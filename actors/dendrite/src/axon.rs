@@ -1,6 +1,6 @@
 //! The served axon: the other end of the wire, for local miners and for validators that are asked themselves.
 //!
-//! It answers as the SDK's axon does (`bittensor/core/axon.py`): blacklist, then verification, then the body's hash, then
+//! It answers as the SDK's axon does (`bittensor/core/axon.py`), pings included: blacklist, then verification, then the body's hash, then
 //! the forward function; refusals carry `bt_header_axon_status_code` and a JSON `message`. Stricter than the SDK in what
 //! keeps memory bounded, see [`verify`].
 
@@ -87,6 +87,23 @@ impl Axon {
         clock: SharedClock,
         forward: impl Forward,
     ) -> io::Result<Self> {
+        Self::start(hotkey, config, clock, Some(Box::new(forward))).await
+    }
+
+    /// The same, for who is seen and not asked: signed pings are answered, everything else is refused.
+    ///
+    /// # Errors
+    /// As [`Self::serve`].
+    pub async fn serve_pings(hotkey: Hotkey, config: AxonConfig, clock: SharedClock) -> io::Result<Self> {
+        Self::start(hotkey, config, clock, None).await
+    }
+
+    async fn start(
+        hotkey: Hotkey,
+        config: AxonConfig,
+        clock: SharedClock,
+        forward: Option<Box<dyn Forward>>,
+    ) -> io::Result<Self> {
         let named = |error: io::Error| {
             let what = format!("cannot listen at {}: {error}; choose another address or port", config.listen);
             io::Error::new(error.kind(), what)
@@ -95,7 +112,7 @@ impl Axon {
         let address = listener.local_addr()?;
         let exchange = Exchange {
             verifier: Verifier::new(hotkey, clock.clone()),
-            forward: Box::new(forward),
+            forward,
             clock,
             max_body_bytes: config.max_body_bytes,
             read_timeout: config.read_timeout(),

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     Dendrite, Metrics,
+    axon::{Axon, AxonConfig},
     btauth::{HOTKEY, NONCE, SIGNATURE, VERSION, ending, headers},
     client::{HttpClient, METHOD, PATH},
     signing::Signing,
@@ -35,19 +36,27 @@ struct Miner {
     _said: Option<BufReader<ChildStdout>>,
 }
 
+/// The interpreter of an SDK's environment. `None`, with a printed reason, where it is not installed.
+fn python(sdk: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("OPENVALIDATORS_PEERS").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(std::env::home_dir()?.join(".cache/openvalidators/peers")));
+    let python = folder.unwrap_or_default().join(sdk).join("bin/python");
+    if !python.exists() {
+        eprintln!("skipped: no {}; tests/peers.sh makes it", python.display());
+        return None;
+    }
+    Some(python)
+}
+
+fn script(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/bittensor")).join(name)
+}
+
 impl Miner {
     /// Waits until it listens. `None` where its SDK is not installed.
     fn start(sdk: &str, script: &str, args: &[&str]) -> Option<Self> {
-        let folder = std::env::var_os("OPENVALIDATORS_PEERS").map(PathBuf::from);
-        let folder = folder.or_else(|| Some(std::env::home_dir()?.join(".cache/openvalidators/peers")));
-        let python = folder.unwrap_or_default().join(sdk).join("bin/python");
-        if !python.exists() {
-            eprintln!("skipped: no {}; tests/peers.sh makes it", python.display());
-            return None;
-        }
-        let scripts = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/bittensor"));
-        let mut command = Command::new(python);
-        command.arg(scripts.join(script)).args(args).stdout(Stdio::piped());
+        let mut command = Command::new(python(sdk)?);
+        command.arg(self::script(script)).args(args).stdout(Stdio::piped());
         let nowhere = SocketAddr::from(([0; 4], 0));
         let mut miner = Self { process: command.spawn().unwrap(), address: nowhere, _said: None };
         let mut said = BufReader::new(miner.process.stdout.take().unwrap());
@@ -95,6 +104,22 @@ async fn the_real_axon_serves_a_fan_out() {
             assert_eq!(completion.text, "echo: it's \"quoted\"\n\\ café 😀 \u{200b}");
         }
     }
+}
+
+/// And it refuses the same from who is not verified, which the tests of the axon show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_dendrite_pings_a_validators_axon() {
+    let Some(python) = python("sdk10") else { return };
+    let axon = Axon::serve_pings(bob(), AxonConfig::default(), SystemClock::shared()).await.unwrap();
+    let (ip, port) = (axon.address().ip().to_string(), axon.address().port().to_string());
+    let mut command = Command::new(python);
+    command.arg(script("synapse_dendrite.py")).args(["//Alice", &ss58::encode(&bob()), &ip, &port]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told: Vec<_> = said.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit())).collect();
+    let [ping, other] = told[..] else { panic!("{said} {}", String::from_utf8_lossy(&output.stderr)) };
+    assert_eq!(ping, "200 Success");
+    assert!(other.starts_with("404 Synapse name 'Prompting' not found"), "{other}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,9 @@ use crate::{
 /// The class name: path of the request and value of the header `name`.
 pub const CLASS: &str = "Prompting";
 
+/// The base class, which every axon of the SDK answers by itself: a ping.
+pub const PING: &str = "Synapse";
+
 /// Base64 of `[]`: an empty value of the type of a required field, which the axon builds its first instance from.
 const EMPTY_LIST: HeaderValue = HeaderValue::from_static("W10=");
 

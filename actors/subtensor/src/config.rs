@@ -11,6 +11,7 @@ use crate::{
     commit_reveal::Mechanism,
     endpoint::{Endpoint, Node},
     local::{LocalChain, LocalChainConfig, LocalChainError, LocalClient, LocalNetwork},
+    metrics::Metrics,
     remote::RemoteChain,
 };
 
@@ -161,13 +162,19 @@ impl ChainConfig {
     }
 
     /// The real chain these settings name, as this hotkey sees it; nothing when they name a local one. Connects to nothing
-    /// yet.
+    /// yet. Nodes that are left are counted in `metrics`.
     #[must_use]
-    pub fn remote_chain(&self, signer: Arc<HotkeySigner>, clock: &SharedClock) -> Option<RemoteChain> {
+    pub fn remote_chain(
+        &self,
+        signer: Arc<HotkeySigner>,
+        clock: &SharedClock,
+        metrics: &Metrics,
+    ) -> Option<RemoteChain> {
         let Endpoint::Nodes(nodes) = &self.endpoint else { return None };
         let nodes = nodes.iter().map(|node: &Node| node.address().to_owned()).collect();
         let mechanism = Mechanism { netuid: Netuid(self.netuid), index: self.mechanism };
-        Some(RemoteChain::new(nodes, mechanism, signer, clock.clone(), self.block_timeout()))
+        let (progress, changes) = (self.block_timeout(), metrics.node_changes.clone());
+        Some(RemoteChain::new(nodes, mechanism, signer, clock.clone(), progress, changes))
     }
 
     pub(crate) fn read_timeout(&self) -> Duration {

@@ -6,7 +6,7 @@ use openvalidators_messages::subtensor::{ChainError, Submission};
 use openvalidators_runtime::SharedClock;
 use parking_lot::Mutex;
 use prometheus::{
-    Gauge, IntCounterVec, IntGauge, Opts, Registry,
+    Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -25,6 +25,9 @@ pub struct Metrics {
     block_age: Age,
     /// `openvalidators_chain_metagraph_age_seconds`: since the published metagraph was read.
     metagraph_age: Age,
+    /// `openvalidators_chain_node_changes_total`: a node of a real network was left: it closed the socket, did not answer, was
+    /// in trouble, or showed no new block.
+    pub(crate) node_changes: IntCounter,
     /// `openvalidators_chain_calls_total{call, result}`: every attempt.
     calls: IntCounterVec,
     /// `openvalidators_chain_submissions_total{result}`: weights, by what became of them.
@@ -59,6 +62,10 @@ impl Metrics {
                 "Time since the metagraph in use was read from the chain",
                 clock,
             )?,
+            node_changes: IntCounter::new(
+                "openvalidators_chain_node_changes_total",
+                "Times a node of the chain was left for the next, or for itself after a pause",
+            )?,
             calls: IntCounterVec::new(
                 Opts::new("openvalidators_chain_calls_total", "Calls of the chain, each attempt, by result"),
                 &["call", "result"],
@@ -79,6 +86,7 @@ impl Metrics {
         registry.register(Box::new(metrics.block.clone()))?;
         registry.register(Box::new(metrics.block_age.clone()))?;
         registry.register(Box::new(metrics.metagraph_age.clone()))?;
+        registry.register(Box::new(metrics.node_changes.clone()))?;
         registry.register(Box::new(metrics.calls.clone()))?;
         registry.register(Box::new(metrics.submissions.clone()))?;
         Ok(metrics)

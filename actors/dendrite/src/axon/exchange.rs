@@ -10,8 +10,9 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use openvalidators_keys::ss58;
+use openvalidators_messages::Hotkey;
 use openvalidators_runtime::{SharedClock, within};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
@@ -22,8 +23,8 @@ use super::{
 use crate::{
     python_repr::{str_of_float, str_of_texts},
     synapse::{
-        AXON, BODY_HASH, CLASS, DENDRITE, INPUT_MESSAGES, INPUT_ROLES, NAME, TIMEOUT, TerminalInfo, hash_of_fields,
-        insert,
+        AXON, BODY_HASH, CLASS, DENDRITE, INPUT_MESSAGES, INPUT_ROLES, NAME, PING, TIMEOUT, TerminalInfo,
+        hash_of_fields, insert,
     },
 };
 
@@ -36,7 +37,8 @@ const MAX_ECHO_CHARS: usize = 64;
 /// What it takes to answer.
 pub(super) struct Exchange {
     pub verifier: Verifier,
-    pub forward: Box<dyn Forward>,
+    /// Nothing where pings alone are answered.
+    pub forward: Option<Box<dyn Forward>>,
     pub clock: SharedClock,
     pub max_body_bytes: usize,
     pub read_timeout: Duration,
@@ -52,6 +54,12 @@ struct Refused {
     message: String,
 }
 
+/// Who is verified to have sent a request.
+struct Sender {
+    hotkey: Hotkey,
+    timeout: Duration,
+}
+
 /// What the headers say.
 struct Presented {
     dendrite: TerminalInfo,
@@ -59,9 +67,9 @@ struct Presented {
     body_hash: String,
 }
 
-/// A synapse as a body, in the SDK's order of fields.
+/// A synapse as a body.
 #[derive(Serialize, Deserialize)]
-struct Synapse {
+struct Synapse<Fields> {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -76,10 +84,57 @@ struct Synapse {
     axon: TerminalInfo,
     #[serde(default)]
     computed_body_hash: String,
+    #[serde(flatten)]
+    fields: Fields,
+}
+
+/// What a class adds to the base class.
+trait Class: Serialize + DeserializeOwned {
+    /// Its name, which is the path.
+    const NAME: &'static str;
+
+    /// Whether the headers name the fields that have no default.
+    fn is_named_in(headers: &HeaderMap) -> bool;
+
+    /// The hash that is signed.
+    fn body_hash(&self) -> String;
+}
+
+/// The base class: a ping.
+#[derive(Serialize, Deserialize)]
+struct Ping {}
+
+/// The class of this subnet.
+#[derive(Serialize, Deserialize)]
+struct Prompted {
     roles: Vec<String>,
     messages: Vec<String>,
     #[serde(default)]
     completion: String,
+}
+
+impl Class for Ping {
+    const NAME: &'static str = PING;
+
+    fn is_named_in(_: &HeaderMap) -> bool {
+        true
+    }
+
+    fn body_hash(&self) -> String {
+        hash_of_fields([])
+    }
+}
+
+impl Class for Prompted {
+    const NAME: &'static str = CLASS;
+
+    fn is_named_in(headers: &HeaderMap) -> bool {
+        headers.contains_key(INPUT_ROLES) && headers.contains_key(INPUT_MESSAGES)
+    }
+
+    fn body_hash(&self) -> String {
+        hash_of_fields([str_of_texts(&self.messages).as_str()])
+    }
 }
 
 // === impl Exchange ===
@@ -88,14 +143,37 @@ impl Exchange {
     pub async fn handle(&self, request: Request<Incoming>) -> Result<Response<ReplyBody>, HungUp> {
         let started = self.clock.now();
         let seconds = || self.clock.now().saturating_sub(started).as_secs_f64();
-        let (synapse, request) = match self.take(request).await {
+        let name = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
+        match (name.as_str(), &self.forward) {
+            (PING, _) => Ok(match self.take::<Ping>(request).await {
+                Ok((synapse, _)) => synapse.into_response(seconds()),
+                Err(refused) => refused.into_response(PING, seconds()),
+            }),
+            (CLASS, Some(forward)) => self.prompted(forward.as_ref(), request, seconds).await,
+            _ => Ok(self.unknown(&name).into_response(CLASS, seconds())),
+        }
+    }
+
+    async fn prompted(
+        &self,
+        forward: &dyn Forward,
+        request: Request<Incoming>,
+        seconds: impl Fn() -> f64,
+    ) -> Result<Response<ReplyBody>, HungUp> {
+        let (mut synapse, sender) = match self.take::<Prompted>(request).await {
             Ok(taken) => taken,
-            Err(refused) => return Ok(refused.into_response(seconds())),
+            Err(refused) => return Ok(refused.into_response(CLASS, seconds())),
         };
-        match forward_safely(self.forward.as_ref(), request).await {
-            None => Ok(internal("the forward function panicked").into_response(seconds())),
-            Some(Reply::Completion(completion)) => Ok(synapse.into_response(completion, seconds())),
-            Some(Reply::Status { code, message }) => Ok(Refused { code, message }.into_response(seconds())),
+        let Prompted { roles, messages, .. } = &synapse.fields;
+        let (roles, messages) = (roles.clone(), messages.clone());
+        let request = AxonRequest { dendrite: sender.hotkey, roles, messages, timeout: sender.timeout };
+        match forward_safely(forward, request).await {
+            None => Ok(internal("the forward function panicked").into_response(CLASS, seconds())),
+            Some(Reply::Completion(completion)) => {
+                synapse.fields.completion = completion;
+                Ok(synapse.into_response(seconds()))
+            }
+            Some(Reply::Status { code, message }) => Ok(Refused { code, message }.into_response(CLASS, seconds())),
             Some(Reply::Raw(raw)) => Ok(raw.map(whole)),
             Some(Reply::Endless) => Ok(Response::new(endless())),
             Some(Reply::Never) => pending().await,
@@ -103,33 +181,36 @@ impl Exchange {
         }
     }
 
+    fn unknown(&self, name: &str) -> Refused {
+        let name: String = name.chars().take(MAX_ECHO_CHARS).collect();
+        let available = if self.forward.is_some() { format!("'{PING}', '{CLASS}'") } else { format!("'{PING}'") };
+        Refused { code: 404, message: format!("Synapse name '{name}' not found. Available synapses [{available}]") }
+    }
+
     /// Blacklist, verification and integrity, in the SDK's order.
-    async fn take(&self, request: Request<Incoming>) -> Result<(Synapse, AxonRequest), Refused> {
-        let name = request.uri().path().split('/').nth(1).unwrap_or_default();
-        if name != CLASS {
-            let name: String = name.chars().take(MAX_ECHO_CHARS).collect();
-            let message = format!("Synapse name '{name}' not found. Available synapses ['{CLASS}']");
-            return Err(Refused { code: 404, message });
+    async fn take<C: Class>(&self, request: Request<Incoming>) -> Result<(Synapse<C>, Sender), Refused> {
+        if !C::is_named_in(request.headers()) {
+            return Err(internal("the headers do not name the required fields"));
         }
         let presented = Presented::read(request.headers())?;
         // The claim of the header; it is worth nothing until verified, but who is blacklisted costs no signature check.
         let claimed = presented.dendrite.hotkey.as_deref().and_then(|address| ss58::decode(address).ok());
-        if let Some(reason) = claimed.and_then(|hotkey| self.forward.blacklist(&hotkey)) {
+        let blacklisted = claimed.and_then(|hotkey| self.forward.as_ref()?.blacklist(&hotkey));
+        if let Some(reason) = blacklisted {
             return Err(Refused { code: 403, message: format!("Forbidden. Key is blacklisted: {reason}.") });
         }
         let timeout = Duration::try_from_secs_f64(presented.timeout_seconds)
             .map_err(|_| internal("the timeout is no duration"))?;
-        let dendrite = self
+        let hotkey = self
             .verifier
             .verify(&presented.dendrite, timeout, &presented.body_hash)
             .map_err(|why| Refused { code: 401, message: format!("Not Verified with error: {why}") })?;
         let body = self.read(request.into_body()).await?;
-        let synapse: Synapse = serde_json::from_slice(&body).map_err(|error| internal(&error.to_string()))?;
-        if synapse.body_hash() != presented.body_hash {
+        let synapse: Synapse<C> = serde_json::from_slice(&body).map_err(|error| internal(&error.to_string()))?;
+        if synapse.fields.body_hash() != presented.body_hash {
             return Err(internal("the body's hash is not the signed one"));
         }
-        let (roles, messages) = (synapse.roles.clone(), synapse.messages.clone());
-        Ok((synapse, AxonRequest { dendrite, roles, messages, timeout }))
+        Ok((synapse, Sender { hotkey, timeout }))
     }
 
     async fn read(&self, body: Incoming) -> Result<Bytes, Refused> {
@@ -157,9 +238,6 @@ impl Presented {
             let value = value.to_str().ok().and_then(|text| text.trim().parse().ok());
             value.map(Some).ok_or_else(|| internal(&format!("the header {name} cannot be read")))
         }
-        if !headers.contains_key(INPUT_ROLES) || !headers.contains_key(INPUT_MESSAGES) {
-            return Err(internal("the headers do not name the required fields"));
-        }
         let [_, _, _, ip, port, version, nonce, uuid, hotkey, signature] = &DENDRITE;
         let dendrite = TerminalInfo {
             ip: parsed(headers, ip)?,
@@ -180,14 +258,9 @@ impl Presented {
 
 // === impl Synapse ===
 
-impl Synapse {
-    fn body_hash(&self) -> String {
-        hash_of_fields([str_of_texts(&self.messages).as_str()])
-    }
-
-    fn into_response(mut self, completion: String, seconds: f64) -> Response<ReplyBody> {
-        self.name.get_or_insert_with(|| CLASS.to_owned());
-        self.completion = completion;
+impl<C: Class> Synapse<C> {
+    fn into_response(mut self, seconds: f64) -> Response<ReplyBody> {
+        self.name.get_or_insert_with(|| C::NAME.to_owned());
         self.axon.status_code = Some(200);
         self.axon.status_message = Some("Success".to_owned());
         self.axon.process_time = Some(seconds);
@@ -196,13 +269,13 @@ impl Synapse {
         let mut response = Response::new(whole(body));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(NAME, HeaderValue::from_static(CLASS));
+        headers.insert(NAME, HeaderValue::from_static(C::NAME));
         if let Some(timeout) = self.timeout {
             insert(headers, TIMEOUT, &str_of_float(timeout));
         }
         self.axon.write_headers(&AXON, headers);
         self.dendrite.write_headers(&DENDRITE, headers);
-        insert(headers, BODY_HASH, &self.body_hash());
+        insert(headers, BODY_HASH, &self.fields.body_hash());
         response
     }
 }
@@ -210,7 +283,7 @@ impl Synapse {
 // === impl Refused ===
 
 impl Refused {
-    fn into_response(self, seconds: f64) -> Response<ReplyBody> {
+    fn into_response(self, name: &'static str, seconds: f64) -> Response<ReplyBody> {
         let body = serde_json::json!({ "message": self.message }).to_string();
         let mut response = Response::new(whole(body));
         *response.status_mut() = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -222,7 +295,7 @@ impl Refused {
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(NAME, HeaderValue::from_static(CLASS));
+        headers.insert(NAME, HeaderValue::from_static(name));
         axon.write_headers(&AXON, headers);
         response
     }

@@ -215,7 +215,7 @@ async fn refusals_are_those_of_the_sdk() {
     refused(Draft { version: Some(724), ..draft() }, 401, "Not Verified with error: A dendrite of version").await;
     let charlie = HotkeySigner::from_uri("//Charlie").unwrap();
     refused(Draft { signer: charlie, ..draft() }, 403, "Forbidden. Key is blacklisted: nope.").await;
-    let words = "Synapse name 'Nope' not found. Available synapses ['Prompting']";
+    let words = "Synapse name 'Nope' not found. Available synapses ['Synapse', 'Prompting']";
     refused(Draft { path: "Nope", ..draft() }, 404, words).await;
     refused(Draft { without: &["bt_header_input_obj_roles"], ..draft() }, 500, "Internal Server Error #").await;
     // None of these spent the nonce.
@@ -229,6 +229,51 @@ async fn refusals_are_those_of_the_sdk() {
     assert_eq!(sent(Draft { body: Some(minimal), ..next("3") }).await.status, 200);
     let large = " ".repeat(AxonConfig::default().max_body_bytes + 1);
     refused(Draft { body: Some(large), ..next("4") }, 413, "The body is larger than").await;
+}
+
+/// A request of the base class, as the SDK's dendrite sends it for `dendrite(axon)`.
+fn ping(draft: &Draft) -> Vec<u8> {
+    let (sender, receiver) = (ss58::encode(&draft.signer.hotkey()), ss58::encode(&draft.receiver));
+    // SHA3-256 of nothing.
+    let hash = "a7ffc6f8bf1ed76651c14756a061d662f580ff4de43b49fa82d80a4b80f8434a";
+    let signed = draft.signer.sign(signed_message(draft.nonce, &sender, &receiver, draft.uuid, hash).as_bytes());
+    let body = draft.body.clone().unwrap_or_else(|| r#"{"name": "Synapse", "timeout": 12.0}"#.to_owned());
+    format!(
+        "POST /{} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nname: Synapse\r\ntimeout: 12.0\r\n\
+         bt_header_dendrite_version: 10005000\r\nbt_header_dendrite_nonce: {}\r\nbt_header_dendrite_uuid: {}\r\n\
+         bt_header_dendrite_hotkey: {sender}\r\nbt_header_dendrite_signature: 0x{}\r\ncomputed_body_hash: {hash}\r\n\r\n{body}",
+        draft.path,
+        body.len(),
+        draft.nonce,
+        draft.uuid,
+        hex::encode(signed),
+    )
+    .into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_are_answered_and_by_a_validators_axon_nothing_else() {
+    let clock = Arc::new(DrivenClock::new(NOW));
+    let validator = Axon::serve_pings(bob(), AxonConfig::default(), clock).await.unwrap();
+    let (miner, _) = echo(NOW).await;
+    let draft = |uuid| Draft { uuid, path: "Synapse", ..Draft::new(NOW) };
+    for axon in [&validator, &miner] {
+        let replied = send(axon.address(), &ping(&draft("a"))).await;
+        assert_eq!((replied.status, replied.body["name"].as_str()), (200, Some("Synapse")), "{}", replied.body);
+        assert_eq!(replied.header("name"), Some("Synapse"));
+        assert_eq!(replied.header("bt_header_axon_status_message"), Some("Success"));
+        let replayed = send(axon.address(), &ping(&draft("a"))).await;
+        assert_eq!((replayed.status, replayed.header("name")), (401, Some("Synapse")), "{}", replayed.body);
+        let elsewhere = send(axon.address(), &ping(&Draft { receiver: Hotkey([9; 32]), ..draft("b") })).await;
+        assert!(elsewhere.status == 401 && elsewhere.message().contains("Signature mismatch"));
+        let broken = send(axon.address(), &ping(&Draft { body: Some("{".to_owned()), ..draft("c") })).await;
+        assert_eq!(broken.status, 500);
+    }
+    for path in ["Prompting", "Nope", "", "Synapse2"] {
+        let refused = send(validator.address(), &Draft { path, ..Draft::new(NOW) }.bytes()).await;
+        let words = format!("Synapse name '{path}' not found. Available synapses ['Synapse']");
+        assert_eq!((refused.status, refused.message()), (404, words.as_str()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,7 @@ use jsonrpsee::{
 };
 use openvalidators_messages::subtensor::ChainError;
 use openvalidators_runtime::{SharedClock, within};
+use prometheus::IntCounter;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -60,6 +61,8 @@ pub(crate) struct Connection {
     patience: Patience,
     state: tokio::sync::Mutex<State>,
     progress: parking_lot::Mutex<Progress>,
+    /// Times a node was left.
+    pub(crate) changes: IntCounter,
 }
 
 #[derive(Default)]
@@ -128,11 +131,11 @@ impl Default for Patience {
 // === impl Connection ===
 
 impl Connection {
-    /// Connects to nothing yet.
-    pub(crate) fn new(nodes: Vec<String>, clock: SharedClock, patience: Patience) -> Self {
+    /// Connects to nothing yet. `changes` counts the times a node is left.
+    pub(crate) fn new(nodes: Vec<String>, clock: SharedClock, patience: Patience, changes: IntCounter) -> Self {
         let state = State { offline_until: vec![Duration::ZERO; nodes.len()], ..State::default() };
         let progress = Progress { head: 0, at: clock.now() };
-        Self { nodes, clock, patience, state: state.into(), progress: progress.into() }
+        Self { nodes, clock, patience, state: state.into(), progress: progress.into(), changes }
     }
 
     pub(crate) fn patience(&self) -> &Patience {
@@ -263,6 +266,7 @@ impl Connection {
     fn forget(&self, state: &mut State, link: &Link, reason: &str) {
         if state.link.as_ref().is_some_and(|current| current.id == link.id) {
             tracing::warn!(node = %self.nodes[link.node], reason, "leaving this node");
+            self.changes.inc();
             state.link = None;
             state.offline_until[link.node] = self.clock.now() + self.patience.offline;
         }

@@ -42,6 +42,7 @@ use openvalidators_messages::{
     subtensor::{ChainError, SetWeights, Submission},
 };
 use openvalidators_runtime::SharedClock;
+use prometheus::IntCounter;
 use scale_value::Value;
 
 use self::{
@@ -71,7 +72,7 @@ pub struct RemoteChain {
 
 impl RemoteChain {
     /// Connects to nothing yet. `nodes` are WebSocket addresses, the first preferred; one that shows no new head for
-    /// `progress` is left for the next.
+    /// `progress` is left for the next, and `changes` counts that.
     #[must_use]
     pub fn new(
         nodes: Vec<String>,
@@ -79,8 +80,10 @@ impl RemoteChain {
         signer: Arc<HotkeySigner>,
         clock: SharedClock,
         progress: Duration,
+        changes: IntCounter,
     ) -> Self {
-        Self::with_patience(nodes, mechanism, signer, clock, Patience { progress, ..Patience::default() })
+        let patience = Patience { progress, ..Patience::default() };
+        Self::with_patience(nodes, mechanism, signer, clock, patience, changes)
     }
 
     fn with_patience(
@@ -89,8 +92,9 @@ impl RemoteChain {
         signer: Arc<HotkeySigner>,
         clock: SharedClock,
         patience: Patience,
+        changes: IntCounter,
     ) -> Self {
-        let connection = Connection::new(nodes, clock, patience);
+        let connection = Connection::new(nodes, clock, patience, changes);
         let (runtimes, submitting) = (Runtimes::default(), tokio::sync::Mutex::default());
         Self { connection, runtimes, signer, mechanism, submitting }
     }

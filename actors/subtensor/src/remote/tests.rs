@@ -1,6 +1,7 @@
 //! The client against a node double, and what only a node can do wrong.
 
 mod live;
+mod memory;
 mod misbehaving;
 mod reading;
 mod recorded;
@@ -12,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 use openvalidators_keys::HotkeySigner;
 use openvalidators_messages::Netuid;
 use openvalidators_runtime::SystemClock;
+use prometheus::IntCounter;
 
 use super::{
     RemoteChain,
@@ -40,11 +42,15 @@ fn signer() -> Arc<HotkeySigner> {
     Arc::new(HotkeySigner::from_uri("//Alice").unwrap())
 }
 
+fn changes() -> IntCounter {
+    IntCounter::new("changes", "nodes left").unwrap()
+}
+
 fn chain(nodes: &[&NodeDouble]) -> RemoteChain {
     chain_with(nodes, IMPATIENT)
 }
 
 fn chain_with(nodes: &[&NodeDouble], patience: Patience) -> RemoteChain {
     let nodes = nodes.iter().map(|node| node.url()).collect();
-    RemoteChain::with_patience(nodes, MECHANISM, signer(), SystemClock::shared(), patience)
+    RemoteChain::with_patience(nodes, MECHANISM, signer(), SystemClock::shared(), patience, changes())
 }

@@ -27,6 +27,9 @@ pub struct Subnet {
     pub tempo: u64,
     /// Stake that weights need, in rao.
     pub stake_threshold_rao: u64,
+    /// Whether weights are committed first. The double cannot open a commit: whoever plays the beacon calls
+    /// [`Subnet::reveal`].
+    pub commit_reveal: bool,
     /// By uid.
     pub members: Vec<Member>,
     last_epoch: u64,
@@ -120,13 +123,29 @@ impl Subnet {
     /// With these members, in order of their uids.
     #[must_use]
     pub fn new(netuid: u16, tempo: u64, members: Vec<Member>) -> Self {
-        Self { netuid, tempo, stake_threshold_rao: 0, members, last_epoch: 0, epoch_index: 0, weights: BTreeMap::new() }
+        Self {
+            netuid,
+            tempo,
+            stake_threshold_rao: 0,
+            commit_reveal: false,
+            members,
+            last_epoch: 0,
+            epoch_index: 0,
+            weights: BTreeMap::new(),
+        }
     }
 
     /// A row of weights; nothing when none were set.
     #[must_use]
     pub fn weights_of(&self, hotkey: &Hotkey) -> Option<&[(u16, u16)]> {
         self.weights.get(&self.place(hotkey)?).map(Vec::as_slice)
+    }
+
+    /// What the runtime does when a round's signature comes: the row is stored.
+    pub fn reveal(&mut self, hotkey: &Hotkey, row: Vec<(u16, u16)>) {
+        if let Some(place) = self.place(hotkey) {
+            self.weights.insert(place, row);
+        }
     }
 
     /// Epochs so far.
@@ -152,6 +171,7 @@ impl Subnet {
                 self.weights.insert(place, words("dests").into_iter().zip(words("weights")).collect());
                 self.members[place].last_update = block;
             }
+            "commit_timelocked_mechanism_weights" if self.commit_reveal => self.members[place].last_update = block,
             "serve_axon" => {
                 let ip = std::net::Ipv4Addr::from(arguments["ip"][0] as u32);
                 self.members[place].axon = Some(SocketAddr::from((ip, arguments["port"][0] as u16)));
@@ -199,7 +219,7 @@ impl Subnet {
             ("SubnetEpochIndex", vec![netuid], json!(self.epoch_index)),
             ("MinAllowedWeights", vec![netuid], json!(1)),
             ("WeightsSetRateLimit", vec![netuid], json!(0)),
-            ("CommitRevealWeightsEnabled", vec![netuid], json!(false)),
+            ("CommitRevealWeightsEnabled", vec![netuid], json!(self.commit_reveal)),
             ("StakeThreshold", vec![], json!(self.stake_threshold_rao)),
         ];
         let rows = self.weights.iter().map(|(uid, row)| ("Weights", vec![netuid, *uid as u64], json!(row)));

@@ -14,6 +14,7 @@ use openvalidators_messages::{
 use openvalidators_runtime::SystemClock;
 use rand::{SeedableRng, rngs::StdRng};
 
+use super::changes;
 use crate::{
     Chain,
     commit_reveal::{HashReveal, Mechanism},
@@ -34,7 +35,7 @@ async fn a_real_runtime_takes_our_transactions() {
     let hotkey = signer.hotkey();
     let mechanism = Mechanism { netuid: Netuid(netuid), index: 0 };
     let progress = Duration::from_secs(600);
-    let chain = RemoteChain::new(vec![node], mechanism, signer, SystemClock::shared(), progress);
+    let chain = RemoteChain::new(vec![node], mechanism, signer, SystemClock::shared(), progress, changes());
 
     // Runtimes before March 2025 give neurons as bytes that their metadata does not describe.
     let before = chain.metagraph().await;

@@ -7,7 +7,7 @@ use openvalidators_runtime::{SystemClock, within};
 use serde_json::json;
 
 use super::{
-    IMPATIENT, MECHANISM, chain, chain_with,
+    IMPATIENT, MECHANISM, chain, chain_with, changes,
     node::NodeDouble,
     reading::new_node,
     signer,
@@ -41,6 +41,7 @@ async fn a_dropped_socket_costs_one_read_and_no_restart() {
         chain.metagraph().await.unwrap();
     }
     assert_eq!(node.world.lock().connections, 4);
+    assert_eq!(chain.connection.changes.get(), 3, "each was counted");
 }
 
 #[tokio::test]
@@ -183,7 +184,8 @@ async fn a_message_beyond_the_limit_ends_the_connection() {
 async fn a_node_without_tls_behind_wss_is_an_error() {
     let node = new_node(Duration::ZERO).await;
     let secure = node.url().replace("ws://", "wss://");
-    let chain = RemoteChain::with_patience(vec![secure], MECHANISM, signer(), SystemClock::shared(), IMPATIENT);
+    let chain =
+        RemoteChain::with_patience(vec![secure], MECHANISM, signer(), SystemClock::shared(), IMPATIENT, changes());
     let error = chain.metagraph().await.unwrap_err();
     assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("tls handshake"), "{error}");
