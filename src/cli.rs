@@ -43,6 +43,8 @@ pub enum Task {
     Run(Run),
     /// Run the local network alone, chain and miners, so that a validator can come and go.
     Localnet(Localnet),
+    /// Go on with what openvalidators 1.2.0 has learned: scores, gating head, diversity history.
+    Import(Import),
     /// Fetch the models, or say which are here.
     Models(Models),
     /// Score completions from a file, as the validator scores those of miners.
@@ -111,6 +113,24 @@ pub struct Settings {
     /// Print the configuration in force, as TOML, and stop.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// `openvalidators import`
+///
+/// Reads the state directory of openvalidators 1.2.0 (model.torch, *_gating_linear_layer.pth, diversity_model.pth) and writes what
+/// is in it as the beginning of a fresh state directory, for the hotkey, network and subnet of the settings: give those that
+/// `run` will get. What another encoder made than the settings name is left, with a word on it.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Where settings come from.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// The state directory of openvalidators 1.2.0; nothing in it is changed.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `openvalidators models`
@@ -306,6 +326,7 @@ pub fn command() -> Command {
         .mut_subcommand("query", |query| {
             query.args(reference_flags::arguments_of(&["wallet.", "subtensor.", "netuid"]))
         })
+        .mut_subcommand("import", |import| import.args(reference_flags::arguments()))
         .mut_subcommand("wallet", |wallet| {
             wallet.mut_subcommand("check", |check| check.args(reference_flags::arguments_of(&["wallet."])))
         })

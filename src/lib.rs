@@ -7,6 +7,7 @@ pub mod config;
 pub mod console;
 pub mod engine;
 mod health;
+mod import;
 pub mod localnet;
 mod logging;
 pub mod models;
@@ -102,6 +103,14 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             let config = Config::load(&command.settings(), &parsed.subcommand, None)?;
             let signer = wallet::signer(&config)?;
             runtime()?.block_on(query::run(command, &config, signer))
+        }
+        Task::Import(command) => {
+            let config = Config::load(&command.settings, &parsed.subcommand, None)?;
+            if let Some(code) = only_show(&command.settings, &config)? {
+                return Ok(code);
+            }
+            let signer = wallet::signer(&config)?;
+            import::run(command, &config, &signer)
         }
         Task::Localnet(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;

@@ -475,4 +475,4 @@ fn build_info() -> reporting::BuildInfo {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

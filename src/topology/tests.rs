@@ -48,7 +48,7 @@ fn score() -> Score {
     }
 }
 
-fn unscored() -> StepRecord {
+pub(crate) fn unscored() -> StepRecord {
     StepRecord {
         version: STEP_RECORD_VERSION,
         step: StepId { forward: ForwardId(1), index: 0 },

@@ -113,6 +113,18 @@ impl Head {
         }
     }
 
+    /// Gives `hotkey` at `uid` a row that was learned elsewhere, weights first and the bias last; it has no velocity. `false`
+    /// and nothing else where it is of another length, or holds what is no number.
+    pub fn seat_with(&mut self, uid: Uid, hotkey: Hotkey, parameters: Vec<f32>) -> bool {
+        if parameters.len() != self.width + 1 || !parameters.iter().all(|value| value.is_finite()) {
+            return false;
+        }
+        self.seat(uid, hotkey);
+        let velocity = vec![0.0; parameters.len()];
+        self.rows.insert(hotkey, Row { uid, parameters, velocity, gradient: Vec::new() });
+        true
+    }
+
     /// Takes a hotkey's row away, if it has one.
     pub fn unseat(&mut self, hotkey: &Hotkey) {
         if let Some(row) = self.rows.remove(hotkey) {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The owner's name in the ledger.
-pub(crate) const OWNER: &str = "gating";
+pub const OWNER: &str = "gating";
 
 /// Steps in one read of the ledger.
 const PAGE_STEPS: usize = 32;

@@ -69,6 +69,12 @@ impl State {
         Self { encoder: encoder.to_owned(), ..Self::default() }
     }
 
+    /// Nothing learned yet but a head.
+    #[must_use]
+    pub fn with_head(encoder: &str, head: Head) -> Self {
+        Self { memory: Memory::new(head.width()), head, ..Self::new(encoder) }
+    }
+
     /// The latest step folded in; 0 before the first.
     #[must_use]
     pub fn sequence(&self) -> Sequence {

@@ -4,6 +4,7 @@
 //! than its config says is not that network.
 
 mod headers;
+mod saved;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +27,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 pub(crate) use headers::headers;
+pub use saved::{Saved, SavedError, read_saved};
 
 use crate::{catalogue::LoadError, models::reason};
 

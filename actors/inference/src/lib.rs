@@ -38,6 +38,7 @@ mod tokenizer;
 
 pub use actor::{InferenceActor, Mailboxes};
 pub use catalogue::{LoadError, ModelSource, Weight};
+pub use checkpoint::{Saved, SavedError, read_saved};
 pub use config::Config;
 pub use engine::{Engine, Kind, LocalEngine, StartError};
 pub use metrics::Metrics;

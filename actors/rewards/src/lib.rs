@@ -60,5 +60,5 @@ pub use config::{
     PromptTemplates, RelevanceConfig, RelevanceStage, RewardModelConfig, TaskValidatorConfig,
 };
 pub use metrics::Metrics;
-pub use recovery::{Ledger, RecoveryError};
+pub use recovery::{Ledger, OWNER, RecoveryError};
 pub use step::Inference;

@@ -34,7 +34,7 @@ use crate::{
 mod tests;
 
 /// The owner's name in the ledger.
-pub(crate) const OWNER: &str = "weights";
+pub const OWNER: &str = "weights";
 
 /// Every way to ask the weights actor, through one door.
 #[derive(Clone)]

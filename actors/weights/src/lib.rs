@@ -34,7 +34,7 @@ pub mod scores;
 mod submission;
 pub mod vector;
 
-pub use actor::{Mailboxes, Neighbours, WeightsActor};
+pub use actor::{Mailboxes, Neighbours, OWNER, WeightsActor};
 pub use config::{BadConfig, WeightsConfig, WhenEmpty};
 pub use metrics::Metrics;
 pub use recovery::RecoverError;

@@ -53,6 +53,13 @@ struct Standing {
 pub struct BadSnapshot(String);
 
 impl Scores {
+    /// Scores that were made elsewhere, before the first step: nobody has been asked yet.
+    #[must_use]
+    pub fn begin_with(scores: impl IntoIterator<Item = (Hotkey, f64)>) -> Self {
+        let standings = scores.into_iter().map(|(hotkey, score)| (hotkey, Standing { score, ..Standing::NEW }));
+        Self { standings: standings.collect(), ..Self::default() }
+    }
+
     /// The latest step folded in; 0 before the first.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
@@ -94,8 +101,13 @@ impl Scores {
             let importance = record.asked.get(place).map_or(1.0, Asked::importance);
             standing.take(completion, f64::from(reward.get()), record, rules.share(importance));
         }
-        self.standings
-            .retain(|_, standing| record.block.0.saturating_sub(standing.scored_block.0) <= rules.forget_after_blocks);
+        self.standings.retain(|_, standing| {
+            if standing.asked == 0 && standing.scored_block == Block(0) {
+                // Made elsewhere: its time begins with the first step here.
+                standing.scored_block = record.block;
+            }
+            record.block.0.saturating_sub(standing.scored_block.0) <= rules.forget_after_blocks
+        });
     }
 
     /// Takes up at a step further on: what lay between is not in the ledger any more.

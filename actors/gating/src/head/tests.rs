@@ -164,6 +164,16 @@ fn the_layer_grows_and_shrinks_and_a_hotkey_may_move() {
 }
 
 #[test]
+fn a_row_learned_elsewhere_goes_on_from_there() {
+    let mut head = Head::new(2);
+    assert!(head.seat_with(Uid(3), hotkey(3), vec![0.5, -0.25, 0.125]));
+    assert_eq!(head.score(&hotkey(3), &[2.0, 4.0]), Some(0.125));
+    assert!(!head.seat_with(Uid(4), hotkey(4), vec![0.5, 0.5]), "no bias");
+    assert!(!head.seat_with(Uid(4), hotkey(4), vec![0.5, f32::NAN, 0.0]));
+    assert_eq!((head.len(), head.score(&hotkey(4), &[2.0, 4.0])), (1, None));
+}
+
+#[test]
 fn what_is_no_number_teaches_nothing_and_a_row_that_ran_away_begins_anew() {
     let asked: Vec<_> = (0..3).map(|uid| (Uid(uid), hotkey(uid))).collect();
     let mut head = Head::new(2);

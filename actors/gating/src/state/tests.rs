@@ -149,3 +149,15 @@ fn bytes_that_are_no_snapshot_are_refused_with_words() {
     let error = decode(&openvalidators_messages::ledger::Snapshot { version: 9, ..snapshot }, &rules()).unwrap_err();
     assert_eq!(error.to_string(), "the snapshot has version 9; this program reads version 1");
 }
+
+#[test]
+fn a_head_to_begin_with_is_kept_by_the_first_step() {
+    let mut head = Head::new(4);
+    assert!(head.seat_with(Uid(9), miner(9).hotkey, vec![1.0, 0.0, 0.0, 0.0, 0.5]));
+    let mut state = State::with_head(&rules().encoder, head);
+    let state_of = |state: &State| decode(&encode(state).unwrap(), &rules()).unwrap();
+    state = state_of(&state);
+    folded(&rules(), &mut state, 3);
+    assert_eq!(state.head().score(&miner(9).hotkey, &[1.0, 0.0, 0.0, 0.0]), Some(1.5), "nobody asked it");
+    assert_eq!(state.head().len(), 7, "and six who were");
+}

@@ -41,6 +41,21 @@ fn only_the_asked_move_and_a_failure_counts_as_nothing_earned() {
 }
 
 #[test]
+fn scores_made_elsewhere_go_on_and_wait_from_the_first_step_here() {
+    let mut scores = Scores::begin_with([(key(1), 0.4), (key(2), 0.6)]);
+    let mut fold = |number: u64, block: u64| {
+        let (record, outcome) = step(number, block, &[(key(1), Some(1.0))]);
+        scores.fold(Sequence(number), &record, &outcome, RULES);
+        (row(&scores, key(1)).unwrap(), row(&scores, key(2)))
+    };
+    let (one, two) = fold(1, 5_000_000);
+    assert_eq!((one.score, one.asked), (0.05 + 0.95 * 0.4, 1));
+    assert_eq!(two.map(|row| (row.score, row.asked, row.answered)), Some((0.6, 0, 0)));
+    assert!(fold(2, 5_001_000).1.is_some());
+    assert!(fold(3, 5_001_001).1.is_none(), "nobody has asked it for too long");
+}
+
+#[test]
 fn scores_are_as_fresh_as_the_latest_answer() {
     let scores = folded(&[vec![(key(1), Some(0.0)), (key(2), None)], vec![(key(1), None)], vec![(key(1), None)]]);
     let one = row(&scores, key(1)).unwrap();
