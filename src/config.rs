@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use layers::{LayerError, Layers, Origin, parse_value};
 use openvalidators_dendrite as dendrite;
 use openvalidators_gating as gating;
-use openvalidators_hub::HubConfig;
+use openvalidators_hub::{Catalogue, HubConfig};
 use openvalidators_inference::{self as inference, Kind};
 use openvalidators_keys::WalletConfig;
 use openvalidators_ledger::LedgerConfig;
@@ -150,6 +150,7 @@ impl Config {
         if config.chain.endpoint.is_remote() && !layers.is_written("chain.netuid") {
             return Err(ConfigError::NoNetuid(config.chain.endpoint.to_string()));
         }
+        config.name_encoder_as_here();
         if steps.is_some() {
             config.prompts.steps = steps;
         }
@@ -212,6 +213,16 @@ impl Config {
         let kind = if self.gating.pooling == Pooling::LastToken { Kind::CausalLm } else { Kind::Encoder };
         used.push(("gating.model", &self.gating.model, kind));
         used
+    }
+
+    /// openvalidators 1.2.0 names the encoder by its repository on the Hugging Face hub.
+    fn name_encoder_as_here(&mut self) {
+        let known = Catalogue::standard().unwrap_or_default();
+        let mut models = self.models.catalogue.iter().chain(&known.models);
+        let is_meant = |repository: &str| repository == &*self.gating.model.0;
+        if let Some((name, _)) = models.find(|(_, entry)| entry.repository.as_deref().is_some_and(is_meant)) {
+            self.gating.model = ModelName::new(name);
+        }
     }
 
     fn turn_on_compat(&mut self) {

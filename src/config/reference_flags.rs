@@ -26,6 +26,8 @@ enum Means {
     Off(&'static [&'static str]),
     /// A switch that gives a key this value.
     Says(&'static str, &'static str),
+    /// Its value goes to the first key, and this word to the second; a switch after it may say otherwise.
+    SetsAndSays(&'static str, &'static str, &'static str),
     /// It takes a value, and what it sets does not exist here (yet).
     AbsentValue(&'static str),
     /// It is a switch, and what it sets does not exist here (yet).
@@ -69,8 +71,9 @@ const FLAGS: &[Flag] = &[
     flag("neuron.mock_gating_model", Means::AbsentSwitch(NO_MOCKS)),
     flag("neuron.mock_dataset", Means::AbsentSwitch(NO_MOCKS)),
     flag("mock", Means::AbsentSwitch(NO_MOCKS)),
+    // Without the switch the reference takes a causal model's last token.
+    flag("gating.model_name", Means::SetsAndSays("gating.model", "gating.pooling", "last_token")),
     flag("neuron.use_custom_gating_model", Means::Says("gating.pooling", "mean_of_windows")),
-    flag("gating.model_name", Means::Sets(&["gating.model"])),
     flag("gating.num_uids", Means::AbsentValue("the gating head has a row for each hotkey, as many as the subnet has")),
     flag("gating.learning_rate", Means::Sets(&["gating.learning_rate"])),
     flag("gating.momentum", Means::Sets(&["gating.momentum"])),
@@ -134,6 +137,9 @@ fn argument(flag: &Flag) -> Arg {
     match flag.means {
         Means::Sets(keys) => arg.value_name("VALUE").help(format!("Sets {}", keys.join(" and "))),
         Means::SetsText(key) => arg.value_name("VALUE").help(format!("Sets {key}")),
+        Means::SetsAndSays(key, other, word) => {
+            arg.value_name("VALUE").help(format!("Sets {key}, and {other} = \"{word}\""))
+        }
         Means::On(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = true", keys.join(" and "))),
         Means::Off(keys) => arg.action(ArgAction::SetTrue).help(format!("Sets {} = false", keys.join(" and "))),
         Means::Says(key, word) => arg.action(ArgAction::SetTrue).help(format!("Sets {key} = \"{word}\"")),
@@ -165,6 +171,12 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
             Means::SetsText(key) => {
                 if let Some(text) = value() {
                     set(&[key], &Value::String(text.clone()));
+                }
+            }
+            Means::SetsAndSays(key, other, word) => {
+                if let Some(text) = value() {
+                    set(&[key], &Value::String(text.clone()));
+                    set(&[other], &Value::String(word.to_owned()));
                 }
             }
             Means::On(keys) if given() => set(keys, &Value::Boolean(true)),
@@ -199,6 +211,7 @@ mod tests {
             let keys = match means {
                 Means::Sets(keys) | Means::On(keys) | Means::Off(keys) => keys.to_vec(),
                 Means::SetsText(key) | Means::Says(key, _) => vec![*key],
+                Means::SetsAndSays(key, other, _) => vec![*key, *other],
                 Means::AbsentValue(_) | Means::AbsentSwitch(_) => continue,
             };
             for key in keys {
@@ -223,6 +236,15 @@ mod tests {
         assert!(!config.rewards.blacklist.enabled);
         assert_eq!(&*config.gating.model.0, "sentence-transformers/all-distilroberta-v1");
         assert_eq!(config.gating.pooling, Pooling::MeanOfWindows, "as the reference pools sentence models");
+    }
+
+    /// As operators of 1.2.0 name it, it used to be unknown, and was to be a sentence model.
+    #[test]
+    fn the_encoder_of_the_reference_is_known_by_its_name_on_the_hub() {
+        let command = clap::Command::new("run").args(arguments());
+        let matches = command.try_get_matches_from(["run", "--gating.model_name", "EleutherAI/gpt-neo-125m"]).unwrap();
+        let config = Config::load(&Default::default(), &matches, None).unwrap();
+        assert_eq!((&*config.gating.model.0, config.gating.pooling), ("gpt-neo-125m", Pooling::LastToken));
     }
 
     /// `--wallet.hotkey 1` used to be a number where a name is asked for.
