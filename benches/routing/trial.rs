@@ -214,6 +214,7 @@ fn settled(
         digests: BTreeMap::new(),
     };
     let rewards = rewards.iter().map(|reward| Reward::new(*reward as f32).unwrap()).collect();
-    let outcome = StepOutcome::Scored(Scored { normalised: vec![], filters: vec![], rewards, best: None });
+    let outcome =
+        StepOutcome::Scored(Scored { normalised: vec![], filters: vec![], rewards, best: None, gating_loss: None });
     (Arc::new(record), Arc::new(outcome))
 }

@@ -130,13 +130,13 @@ impl Handler<Envelope<Route>> for GatingActor {
 
 impl Handler<Envelope<Apply>> for GatingActor {
     /// One step at a time: the next waits while a gap is filled.
-    type Result = AtomicResponse<Self, Result<(), FoldError>>;
+    type Result = AtomicResponse<Self, Result<Option<f32>, FoldError>>;
 
     fn handle(&mut self, envelope: Envelope<Apply>, _: &mut Self::Context) -> Self::Result {
         let (step, place) = envelope.open();
         let applied = self.applied;
         if step.sequence <= applied {
-            return AtomicResponse::new(Box::pin(fut::ready(Ok(()))));
+            return AtomicResponse::new(Box::pin(fut::ready(Ok(None))));
         }
         let (router, read_steps) = (self.router.clone(), self.ledger.read_steps.clone());
         let fold = async move {
@@ -146,14 +146,14 @@ impl Handler<Envelope<Apply>> for GatingActor {
             }
             let (latest, count) = (step.sequence, steps.len() as u64 + 1);
             steps.push(step);
-            on_worker(move || router.fold(&steps)).await;
-            Ok((latest, count))
+            let loss = on_worker(move || router.fold(&steps)).await;
+            Ok((latest, count, loss))
         };
         AtomicResponse::new(Box::pin(fold.into_actor(self).map(move |folded, actor, context| {
             let _place = place;
-            let (latest, count) = folded?;
+            let (latest, count, loss) = folded?;
             actor.folded(latest, count, context);
-            Ok(())
+            Ok(loss)
         })))
     }
 }

@@ -152,15 +152,17 @@ impl Router {
         miners
     }
 
-    /// Learns from settled steps, in order.
-    pub(crate) fn fold(&self, steps: &[Apply]) {
+    /// Learns from settled steps, in order; the head's loss on the last of them, if it learned from that.
+    pub(crate) fn fold(&self, steps: &[Apply]) -> Option<f32> {
         let Learned { state, pending } = &mut *self.learned.lock();
+        let mut loss = None;
         for Apply { sequence, record, outcome } in steps {
             let folded = state.fold(&self.rules, *sequence, record, outcome);
             if let Folded::Refused(error) = folded {
                 tracing::error!(step = %sequence, %error, "the gating head did not learn from a step");
             }
             self.metrics.note_fold(record, folded);
+            loss = if let Folded::Learned(loss) = folded { Some(loss) } else { None };
             let is_folded = |hotkey: &Hotkey, block: Block| {
                 state.coverage().get(hotkey).is_some_and(|coverage| coverage.last_asked >= block)
             };
@@ -168,5 +170,6 @@ impl Router {
             pending.retain(|hotkey, block| !is_folded(hotkey, *block));
         }
         self.metrics.show(state);
+        loss
     }
 }

@@ -93,7 +93,7 @@ pub fn step(
         digests: Default::default(),
     };
     let rewards = rewards.iter().map(|(_, reward)| Reward::new(*reward).unwrap()).collect();
-    let outcome = Scored { normalised: vec![], filters: vec![], rewards, best: None };
+    let outcome = Scored { normalised: vec![], filters: vec![], rewards, best: None, gating_loss: None };
     (Arc::new(record), Arc::new(StepOutcome::Scored(outcome)))
 }
 

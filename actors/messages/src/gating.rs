@@ -44,9 +44,10 @@ pub struct Routed {
     pub uniform_propensity: Option<f64>,
 }
 
-/// Folds a settled step into what the router has learned. Idempotent by sequence, like [`crate::rewards::Apply`].
+/// Folds a settled step into what the router has learned. Idempotent by sequence, like [`crate::rewards::Apply`]. The answer is the
+/// loss of the gating head on this step, if it learned from it now.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<(), FoldError>")]
+#[rtype(result = "Result<Option<f32>, FoldError>")]
 pub struct Apply {
     /// Its place in the ledger.
     pub sequence: Sequence,

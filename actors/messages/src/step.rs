@@ -144,6 +144,9 @@ pub struct Scored {
     pub rewards: Vec<Reward>,
     /// Index of the completion that becomes the next prompt; `None` when no completion earned more than 0.
     pub best: Option<usize>,
+    /// Loss of the gating head on this step, before it learned from it; `None` where it did not, or nobody knows any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gating_loss: Option<f32>,
 }
 
 /// A final reward: finite by construction.
@@ -180,6 +183,21 @@ impl StepOutcome {
             Self::Scored(scored) => Some(scored),
             Self::Unscored { .. } => None,
         }
+    }
+
+    /// The same outcome, with this as the loss of the gating head. What rewards make of a step is without one.
+    #[must_use]
+    pub fn with_gating_loss(mut self, loss: Option<f32>) -> Self {
+        if let Self::Scored(scored) = &mut self {
+            scored.gating_loss = loss;
+        }
+        self
+    }
+
+    /// Whether rewards made the same of the step, whatever gating made of it.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        self.clone().with_gating_loss(None) == other.clone().with_gating_loss(None)
     }
 }
 

@@ -98,9 +98,14 @@ impl Settler {
         let folded = self.insist("fold into weights", &self.desks.apply_weights, fold, is_past).await;
         let fold = gating::Apply { sequence, record, outcome: outcome.clone() };
         let learned = self.insist("fold into gating", &self.desks.apply_gating, fold, is_past).await;
+        if let Ok(Some(loss)) = learned {
+            let outcome = Arc::new(StepOutcome::clone(&outcome).with_gating_loss(Some(loss)));
+            *owed = Some(ledger::StoreOutcome { sequence, outcome });
+        }
         // Stored even if these folds failed: their owners catch up from this row.
         self.store(owed).await?;
-        folded.and(learned)?;
+        folded?;
+        learned?;
         Ok(Settled { sequence, outcome })
     }
 

@@ -39,7 +39,7 @@ pub struct Cast {
     pub append: Answer<Append, Result<Sequence, LedgerError>>,
     pub apply_rewards: Answer<rewards::Apply, Result<Arc<StepOutcome>, FoldError>>,
     pub apply_weights: Answer<weights::Apply, Result<(), FoldError>>,
-    pub apply_gating: Answer<gating::Apply, Result<(), FoldError>>,
+    pub apply_gating: Answer<gating::Apply, Result<Option<f32>, FoldError>>,
     pub store_outcome: Answer<StoreOutcome, Result<(), LedgerError>>,
 }
 
@@ -81,7 +81,7 @@ impl Default for Cast {
             }),
             apply_rewards: Box::new(|apply| Ok(outcome(&apply.record, Some(0)))),
             apply_weights: Box::new(|_| Ok(())),
-            apply_gating: Box::new(|_| Ok(())),
+            apply_gating: Box::new(|_| Ok(Some(0.25))),
             store_outcome: Box::new(|_| Ok(())),
         }
     }
@@ -222,6 +222,7 @@ pub fn outcome(record: &StepRecord, best: Option<usize>) -> Arc<StepOutcome> {
             filters: Vec::new(),
             rewards: vec![Reward::ZERO; record.completions.len()],
             best,
+            gating_loss: None,
         }),
         Scoring::Unscored { reason } => StepOutcome::Unscored { reason: reason.clone() },
     })

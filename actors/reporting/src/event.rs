@@ -225,8 +225,7 @@ impl Serialize for Event<'_> {
         event.serialize_entry("completions", &each(completions, |completion| &completion.text))?;
         event.serialize_entry("completion_times", &each(completions, |completion| completion.elapsed_seconds))?;
         event.serialize_entry("rewards", &rewards)?;
-        // The gating head is trained elsewhere, later: a step does not know its loss.
-        event.serialize_entry("gating_loss", &())?;
+        event.serialize_entry("gating_loss", &scored.and_then(|scored| scored.gating_loss).map(f64::from))?;
         event.serialize_entry("best", &best.map(|completion| completion.text.trim()))?;
         // From here on not in the reference.
         event.serialize_entry("forward", &record.step.forward)?;

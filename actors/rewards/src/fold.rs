@@ -106,7 +106,7 @@ impl State {
         let rewards = combine(&succeeded, &rules.weights, &normalised, &filters);
         let first = (rules.best_of_nothing && !rewards.is_empty()).then_some(0);
         let best = best(&rewards).or(first);
-        Ok(Scored { normalised, filters, rewards, best })
+        Ok(Scored { normalised, filters, rewards, best, gating_loss: None })
     }
 
     fn normalise(&mut self, rules: &Rules, column: &Column) -> Column {

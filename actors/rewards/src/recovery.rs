@@ -192,7 +192,7 @@ impl Ledger {
                 let store = StoreOutcome { sequence: stored.sequence, outcome: Arc::clone(outcome) };
                 self.store_outcome.call_again(store, ATTEMPTS).await??;
             }
-            Some(told) if told != outcome => {
+            Some(told) if !told.agrees_with(outcome) => {
                 tracing::warn!(step = %stored.sequence, "folded under other settings than today's; its outcome stays");
             }
             Some(_) => {}

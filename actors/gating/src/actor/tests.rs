@@ -94,7 +94,7 @@ impl Stage {
         self.mailboxes.route.call(route).await.unwrap()
     }
 
-    async fn apply(&self, number: u64, rewards: &[(u16, f32)]) -> Result<(), FoldError> {
+    async fn apply(&self, number: u64, rewards: &[(u16, f32)]) -> Result<Option<f32>, FoldError> {
         let (record, outcome) = step(number, number, Some(&NORTH), rewards);
         self.mailboxes.apply.call(Apply { sequence: Sequence(number), record, outcome }).await.unwrap()
     }
@@ -202,9 +202,9 @@ async fn a_gap_is_filled_from_the_ledger_and_a_step_counts_once() {
     let config = Config { snapshot_every_steps: 3, ..Found::default().config };
     let stage = started(&subnet(6), Found { steps, config, ..Found::default() }).await;
     assert_eq!((stage.metric("sequence"), stage.metric("left_out_total")), (8.0, 1.0));
-    for _ in 0..2 {
-        stage.apply(9, &[(0, 0.1)]).await.unwrap();
-    }
+    let loss = stage.apply(9, &[(0, 0.1)]).await.unwrap();
+    assert_eq!(loss.map(f64::from), Some(stage.metric("loss")));
+    assert_eq!(stage.apply(9, &[(0, 0.1)]).await.unwrap(), None, "it learned from it before");
     assert_eq!((stage.metric("memory_steps"), stage.saved.len()), (8.0, 0));
     stage.apply(12, &[(0, 0.1)]).await.unwrap();
     assert_eq!((stage.metric("memory_steps"), stage.metric("sequence")), (9.0, 12.0), "10 and 11 are nowhere");

@@ -71,6 +71,7 @@ pub(crate) fn outcome(reward: f32) -> StepOutcome {
         filters: vec![],
         rewards: vec![Reward::new(reward).unwrap()],
         best: Some(0),
+        gating_loss: None,
     })
 }
 

@@ -76,7 +76,7 @@ async fn one_step_at_a_time_each_part_in_order() {
         }),
         apply_gating: Box::new(move |m| {
             gating.note(format!("gating {}", m.sequence));
-            Ok(())
+            Ok(Some(0.25))
         }),
         store_outcome: Box::new(move |m| {
             store.note(format!("store {}", m.sequence));
@@ -98,6 +98,8 @@ async fn one_step_at_a_time_each_part_in_order() {
         .collect();
     assert_eq!(log.take(), expected);
     assert_eq!(stage.shutdown.reason(), Some(Reason::Finished));
+    let stored = stage.store_outcome.messages();
+    assert!(stored.iter().all(|store| store.outcome.scored().unwrap().gating_loss == Some(0.25)), "{stored:?}");
 }
 
 #[actix::test]
