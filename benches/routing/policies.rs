@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use openvalidators_gating::{
     Config,
+    forecast::Forecast,
     learned::{self, Ask, Choice},
     policy::{Candidate, draw, propensities},
     state::State,
@@ -12,7 +13,7 @@ use openvalidators_gating::{
 use openvalidators_messages::{Block, Hotkey, Metagraph, Neuron, gating::Routed};
 use rand::Rng;
 
-use crate::world::{NOISE, PLACES, TEMPO, TOPICS, World};
+use crate::world::{NOISE, PLACES, TEMPO, TOPICS, World, normal};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -22,6 +23,11 @@ pub enum Kind {
     Half,
     /// The same, told of another prompt than the one that is asked.
     Shuffled,
+    /// LinUCB (Li et al. 2010), a ridge regression for each hotkey on the same features: our forecasts without forgetting, all
+    /// places to the upper ends of their doubt.
+    LinUcb,
+    /// Linear Thompson sampling (Agrawal & Goyal 2013): our forecasts, all places to the best of one sample of each.
+    Thompson,
     /// The same policy, over the scores of the reference's head.
     Head,
     /// Upper confidence bounds for each hotkey, whatever the prompt: discounted UCB (Garivier & Moulines 2011), all places to
@@ -34,14 +40,27 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::Learned, Self::Half, Self::Shuffled, Self::Head, Self::Blind, Self::Uniform, Self::Oracle];
+    pub const ALL: [Self; 9] = [
+        Self::Learned,
+        Self::Half,
+        Self::Shuffled,
+        Self::LinUcb,
+        Self::Thompson,
+        Self::Head,
+        Self::Blind,
+        Self::Uniform,
+        Self::Oracle,
+    ];
+    /// What settings are chosen by.
+    pub const TUNED: [Self; 3] = [Self::Learned, Self::Blind, Self::Oracle];
 
     pub fn label(self) -> &'static str {
         match self {
             Self::Learned => "learned",
             Self::Half => "learned, half the queries",
             Self::Shuffled => "learned, prompts shuffled",
+            Self::LinUcb => "LinUCB",
+            Self::Thompson => "Thompson sampling",
             Self::Head => "1.2.0's gating head",
             Self::Blind => "text-blind UCB",
             Self::Uniform => "uniform",
@@ -103,6 +122,22 @@ impl Router {
                     pending: &BTreeMap::new(),
                 };
                 learned::route(state, choice, ask, &available, rng).map(|(routed, _)| routed)
+            }
+            Kind::LinUcb | Kind::Thompson => {
+                let mut rules = self.config.rules().memory;
+                if self.kind == Kind::LinUcb {
+                    rules.half_life_blocks = u64::MAX;
+                }
+                let hotkeys: Vec<Hotkey> = available.iter().map(|neuron| neuron.hotkey).collect();
+                let forecasts = state.memory_mut().forecast(rules, at.embedding, &hotkeys);
+                forecasts.map(|forecasts| {
+                    let value = |forecast: &Forecast| match self.kind {
+                        Kind::Thompson => forecast.mean + forecast.doubt * normal(rng),
+                        _ => forecast.mean + self.config.optimism * forecast.doubt,
+                    };
+                    let values = forecasts.iter().map(value).collect();
+                    self.by(values, 0.0, &available, rng)
+                })
             }
             Kind::Head if state.memory().is_warm() => {
                 let score = |neuron: &&Neuron| state.head().score(&neuron.hotkey, at.embedding).map_or(0.0, f64::from);

@@ -32,6 +32,12 @@ pub const NEWCOMER_AT: usize = 8 * STEPS_A_TEMPO;
 pub const TURNED: usize = 0;
 pub const TURNED_AT: usize = 12 * STEPS_A_TEMPO;
 
+/// Two uniform numbers to a normal one, after Box and Muller.
+pub fn normal(rng: &mut impl Rng) -> f64 {
+    let (radius, angle): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+}
+
 pub struct World<'a> {
     pub seed: Seed,
     pub prompts: &'a [Prompt],
@@ -44,12 +50,7 @@ impl<'a> World<'a> {
         let seed = Seed(seed);
         let seen = (0..prompts.len()).filter(|at| prompts[*at].seen).collect();
         let mut rng = seed.rng("noise", &[]);
-        // Two uniform numbers to a normal one, after Box and Muller.
-        let mut normal = || {
-            let (radius, angle): (f64, f64) = (rng.random(), rng.random());
-            (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
-        };
-        let rewards = (0..STEPS * MINERS).map(|_| NOISE * normal()).collect();
+        let rewards = (0..STEPS * MINERS).map(|_| NOISE * normal(&mut rng)).collect();
         Self { seed, prompts, seen, rewards }
     }
 
