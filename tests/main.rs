@@ -17,6 +17,7 @@ mod models;
 mod network;
 mod program;
 mod resume;
+mod routing;
 mod run;
 mod score;
 mod wallet;
