@@ -12,6 +12,7 @@ use openvalidators_messages::{
     ledger::{SaveSnapshot, Snapshot},
     rewards::FoldError,
 };
+use openvalidators_recovery::ReadError;
 use openvalidators_runtime::{Envelope, Inbox, Mailbox, Seed, SharedClock, Stop, WhileAwaited, on_worker};
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use crate::{
     config::Config,
     metrics::Metrics,
-    recovery::{Ledger, OWNER, RecoverError, read_gap, recover},
+    recovery::{Ledger, OWNER, read_gap, recover},
     router::Router,
     snapshot::encode,
 };
@@ -88,7 +89,7 @@ impl GatingActor {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn recover(config: Config, around: Surroundings, metrics: Metrics) -> Result<Self, RecoverError> {
+    pub async fn recover(config: Config, around: Surroundings, metrics: Metrics) -> Result<Self, ReadError> {
         let state = recover(&around.ledger, &config.rules(), &metrics).await?;
         metrics.show(&state);
         let (applied, ledger) = (state.sequence(), around.ledger.clone());
@@ -142,7 +143,7 @@ impl Handler<Envelope<Apply>> for GatingActor {
         let fold = async move {
             let mut steps = Vec::new();
             if step.sequence > applied.next() {
-                steps = read_gap(read_steps, applied, step.sequence, router.metrics()).await?;
+                steps = read_gap(&read_steps, applied, step.sequence, router.metrics()).await?;
             }
             let (latest, count) = (step.sequence, steps.len() as u64 + 1);
             steps.push(step);

@@ -39,4 +39,4 @@ pub mod uniform;
 pub use actor::{GatingActor, Mailboxes, Surroundings};
 pub use config::{Compat, Config, ConfigError, RoutingKind};
 pub use metrics::Metrics;
-pub use recovery::{Ledger, OWNER, RecoverError};
+pub use recovery::{Ledger, OWNER};

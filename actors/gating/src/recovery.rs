@@ -3,10 +3,11 @@
 use openvalidators_messages::{
     Sequence,
     gating::Apply,
-    ledger::{LedgerError, LoadSnapshot, ReadSteps, SaveSnapshot, StoredStep},
+    ledger::{LoadSnapshot, ReadSteps, SaveSnapshot, StoredStep},
     rewards::FoldError,
 };
-use openvalidators_runtime::{CallError, Mailbox, on_worker};
+use openvalidators_recovery::{ReadError, load_snapshot, read_between, read_page};
+use openvalidators_runtime::{Mailbox, on_worker};
 
 use crate::{
     metrics::Metrics,
@@ -20,12 +21,6 @@ pub const OWNER: &str = "gating";
 /// Steps in one read of the ledger.
 const PAGE_STEPS: usize = 32;
 
-/// The largest gap that is filled while a sender waits.
-const GAP_LIMIT_STEPS: u64 = 10_000;
-
-/// A read is sent again so often when the ledger dies under it.
-const READ_ATTEMPTS: usize = 3;
-
 /// The ways into the ledger.
 #[derive(Clone)]
 pub struct Ledger {
@@ -37,21 +32,10 @@ pub struct Ledger {
     pub read_steps: Mailbox<ReadSteps>,
 }
 
-/// The state could not be read back.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// The ledger refused.
-    #[error("recovering what routing has learned: {0}")]
-    Ledger(#[from] LedgerError),
-    /// The ledger could not be asked.
-    #[error("recovering what routing has learned: {0}")]
-    Call(#[from] CallError),
-}
-
 /// Snapshot and fold of what follows it. A snapshot that cannot be read is no obstacle: the steps are folded anew, as far
 /// back as the ledger goes.
-pub(crate) async fn recover(ledger: &Ledger, rules: &Rules, metrics: &Metrics) -> Result<State, RecoverError> {
-    let snapshot = ledger.load_snapshot.call_again(LoadSnapshot { owner: OWNER }, READ_ATTEMPTS).await??;
+pub(crate) async fn recover(ledger: &Ledger, rules: &Rules, metrics: &Metrics) -> Result<State, ReadError> {
+    let snapshot = load_snapshot(&ledger.load_snapshot, OWNER).await?;
     let rules = rules.clone();
     let (mut state, rules) = on_worker(move || {
         let state = snapshot.map(|snapshot| decode(&snapshot, &rules)).transpose().unwrap_or_else(|error| {
@@ -64,8 +48,7 @@ pub(crate) async fn recover(ledger: &Ledger, rules: &Rules, metrics: &Metrics) -
     let resumed = state.sequence();
     let mut after = resumed;
     loop {
-        let read = ReadSteps { after, limit: PAGE_STEPS };
-        let page = ledger.read_steps.call_again(read, READ_ATTEMPTS).await??;
+        let page = read_page(&ledger.read_steps, after, PAGE_STEPS).await?;
         let Some(last) = page.last() else { break };
         after = last.sequence;
         let (steps, of_fold) = (settled(page, metrics), rules.clone());
@@ -84,25 +67,12 @@ pub(crate) async fn recover(ledger: &Ledger, rules: &Rules, metrics: &Metrics) -
 
 /// Every settled step between `applied` and `asked`, neither included.
 pub(crate) async fn read_gap(
-    read_steps: Mailbox<ReadSteps>,
+    read_steps: &Mailbox<ReadSteps>,
     applied: Sequence,
     asked: Sequence,
     metrics: &Metrics,
 ) -> Result<Vec<Apply>, FoldError> {
-    let gap = |reason: String| FoldError::Gap { asked, applied, reason };
-    if asked.0 - applied.0 > GAP_LIMIT_STEPS {
-        return Err(gap(format!("it is longer than {GAP_LIMIT_STEPS} steps; restart to fold it")));
-    }
-    let (mut found, mut after) = (Vec::new(), applied);
-    while after.next() < asked {
-        let limit = PAGE_STEPS.min((asked.0 - after.0 - 1) as usize);
-        let page = read_steps.call_again(ReadSteps { after, limit }, READ_ATTEMPTS).await;
-        let page = page.map_err(|error| gap(error.to_string()))?.map_err(|error| gap(error.to_string()))?;
-        let Some(last) = page.last() else { break };
-        after = last.sequence;
-        found.extend(settled(page, metrics));
-    }
-    Ok(found)
+    Ok(settled(read_between(read_steps, applied, asked, PAGE_STEPS).await?, metrics))
 }
 
 /// The steps that have an outcome. One without will get it later, from rewards, when this owner has passed it: routing learns

@@ -1,12 +1,13 @@
-//! The state as bytes: a JSON head with everything countable, then rows of numbers as little-endian f32.
+//! The state as a snapshot: everything countable in its head, then the numbers
 //!
 //! ```text
-//! length of the head, u64 little-endian │ head │ centre │ rows of the memory │ rows of the layer: parameters, velocity, gradient
+//! centre │ rows of the memory │ rows of the layer: parameters, velocity, gradient
 //! ```
 
 use std::collections::BTreeMap;
 
 use openvalidators_messages::{Block, Hotkey, Uid, ledger::Snapshot};
+use openvalidators_recovery::{SnapshotError, damaged};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -31,31 +32,12 @@ struct Countable {
     rows: Vec<(Hotkey, Uid, bool)>,
 }
 
-/// A snapshot that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SnapshotError {
-    /// Another program wrote it.
-    #[error("the snapshot has version {found}; this program reads version {SNAPSHOT_VERSION}")]
-    OtherVersion {
-        /// The version found.
-        found: u16,
-    },
-    /// The bytes are not what the head promises.
-    #[error("the snapshot of {bytes} bytes is damaged: {reason}")]
-    Damaged {
-        /// Its size.
-        bytes: usize,
-        /// What was found.
-        reason: String,
-    },
-}
-
 /// Writes a state down.
 ///
 /// # Errors
 /// When the head cannot be written as JSON.
 pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
-    let head = serde_json::to_vec(&Countable {
+    let head = Countable {
         since: state.since,
         coverage: state.coverage.iter().map(|(hotkey, coverage)| (*hotkey, *coverage)).collect(),
         encoder: state.encoder.clone(),
@@ -63,12 +45,10 @@ pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
         has_centre: state.memory.is_warm(),
         steps: state.memory.steps().map(|(block, _, rewards)| (block, rewards.to_vec())).collect(),
         rows: state.head.rows().map(|(hotkey, row)| (*hotkey, row.uid, !row.gradient.is_empty())).collect(),
-    })?;
+    };
     let memory = state.memory.centre().into_iter().chain(state.memory.steps().map(|(_, row, _)| row));
     let layer = state.head.rows().flat_map(|(_, row)| [&*row.parameters, &row.velocity, &row.gradient]);
-    let mut bytes = (head.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(&head);
-    bytes.extend(memory.chain(layer).flatten().flat_map(|value| value.to_le_bytes()));
+    let bytes = openvalidators_recovery::encode(&head, memory.chain(layer).flatten())?;
     Ok(Snapshot { sequence: state.sequence, version: SNAPSHOT_VERSION, state: bytes })
 }
 
@@ -77,20 +57,11 @@ pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
 /// # Errors
 /// When another version wrote it, or the bytes are damaged.
 pub fn decode(snapshot: &Snapshot, rules: &Rules) -> Result<State, SnapshotError> {
-    if snapshot.version != SNAPSHOT_VERSION {
-        return Err(SnapshotError::OtherVersion { found: snapshot.version });
+    let (head, numbers): (Countable, Vec<f32>) = openvalidators_recovery::decode(snapshot, SNAPSHOT_VERSION)?;
+    if head.numbers() != Some(numbers.len()) {
+        return Err(damaged(snapshot, format!("{} numbers, which are not those its head tells of", numbers.len())));
     }
-    let bytes = snapshot.state.as_slice();
-    let damaged = |reason: &str| SnapshotError::Damaged { bytes: bytes.len(), reason: reason.to_owned() };
-    let (length, rest) = bytes.split_first_chunk().ok_or_else(|| damaged("it has no head"))?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|error| damaged(&error.to_string()))?;
-    let (head, numbers) = rest.split_at_checked(length).ok_or_else(|| damaged("its head is cut off"))?;
-    let head: Countable = serde_json::from_slice(head).map_err(|error| damaged(&error.to_string()))?;
-    let (numbers, surplus) = numbers.as_chunks::<4>();
-    let mut numbers = numbers.iter().map(|&bytes| f32::from_le_bytes(bytes));
-    if !surplus.is_empty() || head.numbers() != Some(numbers.len()) {
-        return Err(damaged(&format!("{} numbers, which are not those its head tells of", numbers.len())));
-    }
+    let mut numbers = numbers.into_iter();
     let mut take = |count: usize| numbers.by_ref().take(count).collect::<Vec<f32>>();
     let width = head.width;
     let centre = head.has_centre.then(|| take(width));

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use openvalidators_messages::{
     Sequence, StepOutcome, StepRecord,
-    ledger::{LedgerError, LoadSnapshot, ReadSteps, SaveSnapshot, Snapshot, StoreOutcome, StoredStep},
+    ledger::{LoadSnapshot, ReadSteps, SaveSnapshot, Snapshot, StoreOutcome, StoredStep},
 };
-use openvalidators_runtime::{CallError, Mailbox, on_worker};
+use openvalidators_recovery::{READ_ATTEMPTS, ReadError, load_snapshot, read_page};
+use openvalidators_runtime::{Mailbox, on_worker};
 
 use crate::{
     fold::{Rules, State},
@@ -19,9 +20,6 @@ pub const OWNER: &str = "rewards";
 
 /// Steps read at once: with 50 embeddings of width 384 in each, some 10 MB.
 const PAGE_STEPS: usize = 32;
-
-/// How often a message is sent to a ledger that crashes on it.
-const ATTEMPTS: usize = 3;
 
 /// Outcomes remembered for a ledger that may not hold them: some 50 MB.
 const UNSTORED_LIMIT_STEPS: usize = 10_000;
@@ -47,12 +45,9 @@ pub struct Ledger {
 /// The state could not be brought to the present.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecoveryError {
-    /// The ledger did not answer.
+    /// The ledger did not answer, or said no.
     #[error("recovering the state of rewards: {0}")]
-    Call(#[from] CallError),
-    /// The ledger said no.
-    #[error("recovering the state of rewards: {0}")]
-    Ledger(#[from] LedgerError),
+    Ledger(#[from] ReadError),
     /// Steps are missing that the state has not seen.
     #[error(
         "recovering the state of rewards: after step {after} the ledger holds step {found}; steps between are lost"
@@ -95,7 +90,7 @@ impl Ledger {
     /// # Errors
     /// When the ledger does not answer, or lost steps.
     pub async fn recover(&self, rules: &Arc<Rules>) -> Result<(State, Sequence), RecoveryError> {
-        let snapshot = self.load_snapshot.call_again(LoadSnapshot { owner: OWNER }, ATTEMPTS).await??;
+        let snapshot = load_snapshot(&self.load_snapshot, OWNER).await?;
         let mut state = self.resume(snapshot, rules).await?;
         let resumed = state.sequence;
         self.catch_up(&mut state, rules, None, &mut Unstored::default()).await?;
@@ -122,8 +117,7 @@ impl Ledger {
             if limit == 0 {
                 return Ok(());
             }
-            let read = ReadSteps { after: state.sequence, limit };
-            let page = self.read_steps.call_again(read, ATTEMPTS).await??;
+            let page = read_page(&self.read_steps, state.sequence, limit).await?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -153,8 +147,7 @@ impl Ledger {
         let mut after = Sequence(first.0.saturating_sub(1));
         while after < until {
             let left = usize::try_from(until.0 - after.0).unwrap_or(usize::MAX);
-            let read = ReadSteps { after, limit: PAGE_STEPS.min(left) };
-            let page = self.read_steps.call_again(read, ATTEMPTS).await??;
+            let page = read_page(&self.read_steps, after, PAGE_STEPS.min(left)).await?;
             let Some(last) = page.last() else { break };
             after = last.sequence;
             for stored in page.iter().filter(|stored| stored.outcome.is_none() && stored.sequence <= until) {
@@ -177,8 +170,7 @@ impl Ledger {
         };
         // The process may have ended between the snapshot and the storing of its latest outcome.
         if let (Some(latest), Some(before)) = (&state.latest, state.sequence.0.checked_sub(1)) {
-            let read = ReadSteps { after: Sequence(before), limit: 1 };
-            let page = self.read_steps.call_again(read, ATTEMPTS).await??;
+            let page = read_page(&self.read_steps, Sequence(before), 1).await?;
             if let Some(stored) = page.first().filter(|stored| stored.sequence == state.sequence) {
                 self.reconcile(stored, latest).await?;
             }
@@ -190,7 +182,8 @@ impl Ledger {
         match &stored.outcome {
             None => {
                 let store = StoreOutcome { sequence: stored.sequence, outcome: Arc::clone(outcome) };
-                self.store_outcome.call_again(store, ATTEMPTS).await??;
+                let stored = self.store_outcome.call_again(store, READ_ATTEMPTS).await.map_err(ReadError::from)?;
+                stored.map_err(ReadError::from)?;
             }
             Some(told) if !told.agrees_with(outcome) => {
                 tracing::warn!(step = %stored.sequence, "folded under other settings than today's; its outcome stays");

@@ -17,6 +17,7 @@ use openvalidators_messages::{
     subtensor::{ReadWeights, SetWeights},
     weights::{Apply, ReadScores, ScoreTable},
 };
+use openvalidators_recovery::ReadError;
 use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop};
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use crate::{
     Metrics, WeightsConfig,
     duty::{Attempt, Wait, epochs_missed},
-    recovery::{RecoverError, read_gap, recover_attempts, recover_scores},
+    recovery::{read_gap, recover_attempts, recover_scores},
     scores::{FoldRules, Scores},
     submission::{Submitter, Waiting},
     vector::NoVector,
@@ -128,7 +129,7 @@ impl WeightsActor {
         published: watch::Sender<Arc<ScoreTable>>,
         metrics: Metrics,
         clock: SharedClock,
-    ) -> Result<Self, RecoverError> {
+    ) -> Result<Self, ReadError> {
         let scores = recover_scores(&neighbours, fold_rules(&config), &metrics).await?;
         let attempts = recover_attempts(&neighbours).await?;
         let submitter = Submitter { own, config, neighbours, metagraph, metrics, clock };
@@ -274,7 +275,7 @@ impl Handler<Envelope<Apply>> for WeightsActor {
         }
         let (submitter, asked) = (self.submitter.clone(), message.sequence);
         let missing =
-            async move { read_gap(submitter.neighbours.read_steps.clone(), applied, asked, &submitter.metrics).await };
+            async move { read_gap(&submitter.neighbours.read_steps, applied, asked, &submitter.metrics).await };
         let filled = missing.into_actor(self).map(move |missing, actor, context| {
             let _place = place;
             let missing = missing?;

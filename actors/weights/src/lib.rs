@@ -37,4 +37,3 @@ pub mod vector;
 pub use actor::{Mailboxes, Neighbours, OWNER, WeightsActor};
 pub use config::{BadConfig, WeightsConfig, WhenEmpty};
 pub use metrics::Metrics;
-pub use recovery::RecoverError;

@@ -13,6 +13,7 @@ use openvalidators_messages::{
     ledger::Snapshot,
     weights::{ScoreRow, ScoreTable},
 };
+use openvalidators_recovery::{SnapshotError, check_version, damaged};
 use serde::{Deserialize, Serialize};
 
 /// The version of [`Scores::snapshot`]'s bytes; another one is not read.
@@ -46,11 +47,6 @@ struct Standing {
     scored_at: f64,
     scored_block: Block,
 }
-
-/// Bytes of a snapshot that are not this code's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the snapshot of the scores cannot be read: {0}")]
-pub struct BadSnapshot(String);
 
 impl Scores {
     /// Scores that were made elsewhere, before the first step: nobody has been asked yet.
@@ -127,9 +123,9 @@ impl Scores {
     ///
     /// # Errors
     /// Never for a state this code made.
-    pub fn snapshot(&self) -> Result<Snapshot, BadSnapshot> {
+    pub fn snapshot(&self) -> Result<Snapshot, serde_json::Error> {
         let standings: Vec<_> = self.standings.iter().collect();
-        let state = serde_json::to_vec(&standings).map_err(|error| BadSnapshot(error.to_string()))?;
+        let state = serde_json::to_vec(&standings)?;
         Ok(Snapshot { sequence: self.sequence, version: SNAPSHOT_VERSION, state })
     }
 
@@ -137,12 +133,10 @@ impl Scores {
     ///
     /// # Errors
     /// When another version wrote it, or its bytes are damaged.
-    pub fn restore(snapshot: &Snapshot) -> Result<Self, BadSnapshot> {
-        if snapshot.version != SNAPSHOT_VERSION {
-            return Err(BadSnapshot(format!("its version is {}, this program's {SNAPSHOT_VERSION}", snapshot.version)));
-        }
+    pub fn restore(snapshot: &Snapshot) -> Result<Self, SnapshotError> {
+        check_version(snapshot, SNAPSHOT_VERSION)?;
         let standings: Vec<(Hotkey, Standing)> =
-            serde_json::from_slice(&snapshot.state).map_err(|error| BadSnapshot(error.to_string()))?;
+            serde_json::from_slice(&snapshot.state).map_err(|error| damaged(snapshot, error))?;
         Ok(Self { sequence: snapshot.sequence, standings: standings.into_iter().collect() })
     }
 }

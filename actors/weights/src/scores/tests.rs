@@ -98,7 +98,8 @@ fn who_was_not_asked_for_long_is_forgotten() {
 fn another_versions_snapshot_is_refused() {
     let mut snapshot = folded(&[vec![(key(1), Some(1.0))]]).snapshot().unwrap();
     snapshot.version += 1;
-    assert!(Scores::restore(&snapshot).unwrap_err().to_string().contains("its version is 2, this program's 1"));
+    let error = Scores::restore(&snapshot).unwrap_err();
+    assert_eq!(error.to_string(), "the snapshot has version 2; this program reads version 1");
     let damaged = Snapshot { version: SNAPSHOT_VERSION, state: b"[[".to_vec(), ..snapshot };
     assert!(Scores::restore(&damaged).is_err());
 }
