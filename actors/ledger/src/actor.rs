@@ -12,13 +12,15 @@ use openvalidators_messages::{
 use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop};
 use prometheus::Registry;
 
-use crate::{LedgerConfig, Metrics, Store, metrics::Operation};
+use crate::{FEWEST_STEPS_KEPT, LedgerConfig, Metrics, Store, metrics::Operation};
 
 #[cfg(test)]
 mod tests;
 
-/// After so many appends old steps are looked for.
+/// After so many appends old steps and texts are looked for. Fewer than a batch of either holds, so that they are kept up with.
 const PRUNE_EVERY_APPENDS: u64 = 64;
+
+const SECONDS_A_DAY: f64 = 86_400.0;
 
 /// Every way to ask the ledger, through one door.
 #[derive(Clone)]
@@ -123,6 +125,7 @@ impl LedgerActor {
     }
 
     fn append(&mut self, message: &Append) -> Result<Sequence, LedgerError> {
+        self.check_room()?;
         let sequence = self.run(Operation::Append, |store| store.append(&message.record))?;
         let place = i64::try_from(sequence.0).unwrap_or(i64::MAX);
         if place > self.metrics.latest_sequence.get() {
@@ -133,10 +136,39 @@ impl LedgerActor {
         Ok(sequence)
     }
 
-    /// One batch; what is left goes with the next.
-    fn prune(&mut self) {
+    /// Steps are records, which may have an end; weights are a duty, and intents are always taken.
+    fn check_room(&mut self) -> Result<(), LedgerError> {
+        let limit = self.config.max_bytes;
+        if limit == 0 || self.store.used_bytes()? < limit {
+            self.metrics.full.set(0);
+            return Ok(());
+        }
+        self.prune(FEWEST_STEPS_KEPT);
+        let found = self.store.used_bytes()?;
+        if found < limit {
+            return Ok(());
+        }
+        self.metrics.full.set(1);
+        let reason = format!("it holds {found} bytes, and ledger.max_bytes is {limit}: raise it, or keep fewer steps");
+        Err(LedgerError { attempted: "append a step", reason })
+    }
+
+    /// One batch of each; what is left goes with the next.
+    fn keep_house(&mut self) {
         self.appends_since_pruning = 0;
-        let keep = self.config.retention_steps;
+        self.prune(self.config.retention_steps);
+        if self.config.keep_texts_days > 0 {
+            let kept_seconds = self.config.keep_texts_days as f64 * SECONDS_A_DAY;
+            let before = self.clock.unix().as_secs_f64() - kept_seconds;
+            if let Ok(steps) = self.run(Operation::ForgetTexts, |store| store.forget_texts(before)) {
+                self.metrics.textless.inc_by(steps);
+            }
+        }
+        // An error is counted and told; the pages are given back another time.
+        let _ = self.run(Operation::Shrink, Store::shrink);
+    }
+
+    fn prune(&mut self, keep: u64) {
         if keep > 0
             && let Ok(steps) = self.run(Operation::Prune, |store| store.prune(keep))
         {
@@ -164,7 +196,7 @@ impl Handler<Envelope<Append>> for LedgerActor {
         let answer = self.append(&message);
         if self.appends_since_pruning >= PRUNE_EVERY_APPENDS {
             // After the answer has left.
-            context.spawn(fut::ready(()).map(|(), actor: &mut Self, _| actor.prune()));
+            context.spawn(fut::ready(()).map(|(), actor: &mut Self, _| actor.keep_house()));
         }
         answer
     }

@@ -13,6 +13,12 @@ pub struct LedgerConfig {
     /// How many of the latest steps are kept; 0 keeps all. A step of 50 completions takes about 0.4 MB. Older steps go only
     /// when every owner has a snapshot past them and every reader has read them; snapshots and weight intents always stay.
     pub retention_steps: u64,
+    /// Days after which the texts of a step (prompt, context, completions) are dropped and its numbers kept; 0 keeps them as
+    /// long as the step.
+    pub keep_texts_days: u64,
+    /// At this many bytes no step is taken any more: neither counted nor recorded, and weights go on from the scores there
+    /// are. Before that, the oldest steps go, down to the fewest there must be. 0 is no limit.
+    pub max_bytes: u64,
     /// A database of at most this size is checked for damage at start; 0 never checks. About 1 s for each GB read from memory.
     pub check_up_to_bytes: u64,
 }
@@ -29,7 +35,7 @@ pub struct BadRetention {
 
 impl Default for LedgerConfig {
     fn default() -> Self {
-        Self { retention_steps: 50_000, check_up_to_bytes: 256 << 20 }
+        Self { retention_steps: 50_000, keep_texts_days: 30, max_bytes: 0, check_up_to_bytes: 256 << 20 }
     }
 }
 

@@ -23,19 +23,30 @@
 //! which analysts open with any tool, while the validator runs, too (`SELECT hotkey, avg(reward) FROM completions GROUP BY
 //! hotkey`). Records are JSON text for the same reason.
 //!
-//! Most of the crate is [`Store`], synchronous and without actix; [`Reader`] is its reading half for the offline tools.
+//! **What is given up.** Texts after `keep_texts_days`, whole steps after `retention_steps`; then the file shrinks, a little at
+//! a time. At `max_bytes` no step is taken any more. Intents are always taken, and never go.
+//!
+//! Most of the crate is [`Store`], synchronous and without actix; [`Reader`] is its reading half for the offline tools, which
+//! check, measure and copy a ledger while the validator writes it.
 
 mod actor;
+mod additions;
+mod check;
 mod config;
+mod copy;
 mod fault;
 mod metrics;
 mod open;
 mod reader;
+mod size;
 mod store;
 
 pub use actor::{LedgerActor, Mailboxes};
+pub use check::{CHECK_FINDINGS, Checked};
 pub use config::{BadRetention, FEWEST_STEPS_KEPT, LedgerConfig};
+pub use copy::{CopyError, backup, restore};
 pub use metrics::Metrics;
 pub use open::{Identity, LEDGER_FILE, LOCK_FILE, OpenError, SCHEMA_VERSION};
 pub use reader::{READ_LIMIT_BYTES, READ_LIMIT_INTENTS, READ_LIMIT_STEPS, Reader};
-pub use store::{PRUNE_BATCH_STEPS, Store};
+pub use size::Sizes;
+pub use store::{ARCHIVE_EVERY_STEPS, FORGET_BATCH_STEPS, PRUNE_BATCH_STEPS, Store};

@@ -19,6 +19,8 @@ pub(crate) enum Operation {
     SaveCursor,
     LoadCursor,
     Prune,
+    ForgetTexts,
+    Shrink,
 }
 
 /// The ledger's metrics. They outlive the actor.
@@ -28,6 +30,10 @@ pub struct Metrics {
     pub appends: IntCounter,
     /// Steps removed by retention.
     pub pruned: IntCounter,
+    /// Steps whose texts retention dropped.
+    pub textless: IntCounter,
+    /// 1 while the ledger has reached `ledger.max_bytes` and takes no steps.
+    pub full: IntGauge,
     /// Seconds each operation took, its commit included, by `operation`.
     pub seconds: HistogramVec,
     /// Operations that failed, by `operation`.
@@ -49,6 +55,8 @@ impl Metrics {
         let metrics = Self {
             appends: IntCounter::new("openvalidators_ledger_appends_total", "Steps made durable")?,
             pruned: IntCounter::new("openvalidators_ledger_pruned_steps_total", "Steps removed by retention")?,
+            textless: IntCounter::new("openvalidators_ledger_textless_steps_total", "Steps whose texts were dropped")?,
+            full: IntGauge::new("openvalidators_ledger_full", "1 while no step is taken because of ledger.max_bytes")?,
             seconds: HistogramVec::new(
                 HistogramOpts::new(
                     "openvalidators_ledger_operation_seconds",
@@ -70,6 +78,8 @@ impl Metrics {
         }
         registry.register(Box::new(metrics.appends.clone()))?;
         registry.register(Box::new(metrics.pruned.clone()))?;
+        registry.register(Box::new(metrics.textless.clone()))?;
+        registry.register(Box::new(metrics.full.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.bytes.clone()))?;
@@ -81,7 +91,7 @@ impl Metrics {
 // === impl Operation ===
 
 impl Operation {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Append,
         Self::StoreOutcome,
         Self::ReadSteps,
@@ -93,6 +103,8 @@ impl Operation {
         Self::SaveCursor,
         Self::LoadCursor,
         Self::Prune,
+        Self::ForgetTexts,
+        Self::Shrink,
     ];
 
     pub fn label(self) -> &'static str {
@@ -108,6 +120,8 @@ impl Operation {
             Self::SaveCursor => "save_cursor",
             Self::LoadCursor => "load_cursor",
             Self::Prune => "prune",
+            Self::ForgetTexts => "forget_texts",
+            Self::Shrink => "shrink",
         }
     }
 }

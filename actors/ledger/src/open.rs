@@ -10,6 +10,8 @@ use std::{
 use openvalidators_messages::{Hotkey, Netuid};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::additions;
+
 /// The database inside the state directory.
 pub const LEDGER_FILE: &str = "ledger.sqlite3";
 
@@ -164,7 +166,7 @@ pub(crate) fn open_for_writing(
         create(&file, identity)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&file, flags).map_err(sqlite("open", &file))?;
+    let mut connection = Connection::open_with_flags(&file, flags).map_err(sqlite("open", &file))?;
     compare(&file, &read_identity(&connection).map_err(sqlite("read", &file))?, identity)?;
     set_durable(&connection, &file)?;
     let bytes = fs::metadata(&file).map_err(io("measure", &file))?.len();
@@ -173,6 +175,7 @@ pub(crate) fn open_for_writing(
     } else {
         tracing::info!(bytes, check_up_to_bytes, "the ledger is too large to be checked at every start");
     }
+    additions::add(&mut connection).map_err(sqlite("complete", &file))?;
     lock.sign().map_err(io("sign", &directory.join(LOCK_FILE)))?;
     Ok((connection, lock))
 }
@@ -216,6 +219,8 @@ fn create(file: &Path, identity: &Identity) -> Result<(), OpenError> {
 fn write_schema(new: &Path, identity: &Identity) -> rusqlite::Result<()> {
     let mut connection = Connection::open(new)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Before the first table: so the file can shrink while it is in use.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
@@ -228,7 +233,7 @@ fn write_schema(new: &Path, identity: &Identity) -> rusqlite::Result<()> {
 }
 
 /// Looks at the bytes of the file: whether it is a ledger, and of which version.
-fn check_header(file: &Path) -> Result<(), OpenError> {
+pub(crate) fn check_header(file: &Path) -> Result<(), OpenError> {
     let foreign = |found: String| OpenError::Foreign { file: file.to_owned(), found };
     let mut header = [0; HEADER_BYTES];
     match File::open(file).and_then(|mut opened| opened.read_exact(&mut header)) {
@@ -272,7 +277,7 @@ fn set_durable(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn check_for_damage(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+pub(crate) fn check_for_damage(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let found: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite("check", file))?;
     if found == "ok" { Ok(()) } else { Err(OpenError::Damaged { file: file.to_owned(), found }) }
@@ -295,7 +300,7 @@ fn compare(file: &Path, found: &Identity, wanted: &Identity) -> Result<(), OpenE
     Ok(())
 }
 
-fn read_identity(connection: &Connection) -> rusqlite::Result<Identity> {
+pub(crate) fn read_identity(connection: &Connection) -> rusqlite::Result<Identity> {
     let value = |key: &str| -> rusqlite::Result<String> {
         connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
     };
@@ -320,7 +325,7 @@ fn read_identity_untouched(file: &Path) -> rusqlite::Result<Identity> {
 // === impl DirectoryLock ===
 
 impl DirectoryLock {
-    fn acquire(directory: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn acquire(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join(LOCK_FILE);
         let mut file = File::options()
             .read(true)
@@ -354,11 +359,11 @@ fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("the process with pid {pid}"))
 }
 
-fn io<E: std::fmt::Display>(attempted: &'static str, path: &Path) -> impl FnOnce(E) -> OpenError {
+pub(crate) fn io<E: std::fmt::Display>(attempted: &'static str, path: &Path) -> impl FnOnce(E) -> OpenError {
     move |error| OpenError::Io { attempted, path: path.to_owned(), reason: error.to_string() }
 }
 
-fn sqlite(attempted: &'static str, file: &Path) -> impl FnOnce(rusqlite::Error) -> OpenError {
+pub(crate) fn sqlite(attempted: &'static str, file: &Path) -> impl FnOnce(rusqlite::Error) -> OpenError {
     move |error| match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             OpenError::Damaged { file: file.to_owned(), found: error.to_string() }
@@ -367,7 +372,7 @@ fn sqlite(attempted: &'static str, file: &Path) -> impl FnOnce(rusqlite::Error) 
     }
 }
 
-fn sibling(file: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn sibling(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

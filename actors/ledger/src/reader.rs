@@ -9,6 +9,7 @@ use openvalidators_messages::{
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::{
+    additions,
     fault::{Fault, ledger_number, our_number},
     open::{Identity, OpenError, open_for_reading},
 };
@@ -25,7 +26,7 @@ pub const READ_LIMIT_INTENTS: usize = 1_000;
 /// An open ledger that is only read, for the offline tools. It may be opened while a validator writes.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
+    pub(crate) connection: Connection,
     identity: Identity,
 }
 
@@ -39,6 +40,10 @@ impl Reader {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let (connection, identity) = open_for_reading(directory)?;
         Ok(Self { connection, identity })
+    }
+
+    pub(crate) fn over(connection: Connection, identity: Identity) -> Self {
+        Self { connection, identity }
     }
 
     /// Whose ledger it is.
@@ -70,6 +75,45 @@ impl Reader {
     /// As [`Self::read_steps`].
     pub fn load_snapshot(&self, owner: &str) -> Result<Option<Snapshot>, LedgerError> {
         load_snapshot(&self.connection, owner).map_err(|fault| fault.during("load a snapshot"))
+    }
+
+    /// The latest state of an owner that is not past a place: its snapshot, or one put aside.
+    ///
+    /// # Errors
+    /// As [`Self::read_steps`].
+    pub fn load_state_until(&self, owner: &str, last: Sequence) -> Result<Option<Snapshot>, LedgerError> {
+        load_state_until(&self.connection, owner, last).map_err(|fault| fault.during("load a snapshot"))
+    }
+
+    /// Places of the states of an owner that can be loaded, ascending.
+    ///
+    /// # Errors
+    /// As [`Self::read_steps`].
+    pub fn states(&self, owner: &str) -> Result<Vec<Sequence>, LedgerError> {
+        states(&self.connection, owner).map_err(|fault| fault.during("list snapshots"))
+    }
+
+    /// The place of the oldest step; 0 when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::read_steps`].
+    pub fn oldest(&self) -> Result<Sequence, LedgerError> {
+        oldest(&self.connection).map_err(|fault| fault.during("read the oldest place"))
+    }
+
+    /// Steps up to this one have no texts any more.
+    ///
+    /// # Errors
+    /// As [`Self::read_steps`].
+    pub fn textless_until(&self) -> Result<Sequence, LedgerError> {
+        let read = || -> Result<Sequence, Fault> {
+            if !additions::is_complete(&self.connection)? {
+                return Ok(Sequence(0));
+            }
+            let until = self.connection.query_row("SELECT textless_until FROM pruned", [], |row| row.get(0))?;
+            our_number(until).map(Sequence)
+        };
+        read().map_err(|fault| fault.during("read what retention took"))
     }
 
     /// The place of the latest step; 0 when there is none.
@@ -132,6 +176,43 @@ pub(crate) fn load_snapshot(connection: &Connection, owner: &str) -> Result<Opti
     let row = statement.query_row([owner], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
     row.map(|(sequence, version, state)| Ok(Snapshot { sequence: Sequence(our_number(sequence)?), version, state }))
         .transpose()
+}
+
+fn load_state_until(connection: &Connection, owner: &str, last: Sequence) -> Result<Option<Snapshot>, Fault> {
+    let newest = load_snapshot_place(connection, owner)?;
+    if newest.is_some_and(|newest| newest <= last) {
+        return load_snapshot(connection, owner);
+    }
+    if !additions::is_complete(connection)? {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT sequence, version, state FROM archive WHERE owner = ?1 AND sequence <= ?2 ORDER BY sequence DESC LIMIT 1",
+    )?;
+    let last = ledger_number("a sequence", last.0)?;
+    let row = statement.query_row((owner, last), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    row.map(|(sequence, version, state)| Ok(Snapshot { sequence: Sequence(our_number(sequence)?), version, state }))
+        .transpose()
+}
+
+fn states(connection: &Connection, owner: &str) -> Result<Vec<Sequence>, Fault> {
+    let sql = match additions::is_complete(connection)? {
+        true => {
+            "SELECT sequence FROM (SELECT owner, sequence FROM archive UNION SELECT owner, sequence FROM snapshots)
+             WHERE owner = ?1 ORDER BY sequence"
+        }
+        false => "SELECT sequence FROM snapshots WHERE owner = ?1",
+    };
+    let mut statement = connection.prepare_cached(sql)?;
+    let places = statement.query_map([owner], |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?;
+    places.into_iter().map(|place| our_number(place).map(Sequence)).collect()
+}
+
+pub(crate) fn used_bytes(connection: &Connection) -> Result<u64, Fault> {
+    let pragma =
+        |name: &str| -> rusqlite::Result<i64> { connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)) };
+    let pages = pragma("page_count")? - pragma("freelist_count")?;
+    our_number(pages * pragma("page_size")?)
 }
 
 /// Where an owner's snapshot is, without its bytes.

@@ -1,5 +1,6 @@
 -- Schema version 1 of the ledger. Written once, when the file is made; `PRAGMA user_version` holds the version and
--- `PRAGMA application_id` says that the file is a ledger at all.
+-- `PRAGMA application_id` says that the file is a ledger at all. What came in since, and how older files get it, is in
+-- `additions.rs`: the version stays while the release before can read and write the file.
 
 -- Whose ledger this is. Never changed after creation.
 CREATE TABLE meta (
@@ -13,6 +14,7 @@ CREATE TABLE steps (
     forward  INTEGER NOT NULL CHECK (forward >= 0),
     idx      INTEGER NOT NULL CHECK (idx BETWEEN 0 AND 255),
     record   TEXT NOT NULL,
+    digest   BLOB, -- sha256 of `record`; null where a release before `additions.rs` wrote the row
     UNIQUE (forward, idx)
 ) STRICT;
 
@@ -29,6 +31,15 @@ CREATE TABLE snapshots (
     version  INTEGER NOT NULL,
     state    BLOB NOT NULL
 ) STRICT;
+
+-- Older states of the owners, so that steps long past can be folded again. Pruned with the steps.
+CREATE TABLE archive (
+    owner    TEXT NOT NULL,
+    sequence INTEGER NOT NULL CHECK (sequence >= 0),
+    version  INTEGER NOT NULL,
+    state    BLOB NOT NULL,
+    PRIMARY KEY (owner, sequence)
+) STRICT, WITHOUT ROWID;
 
 -- Weight vectors about to be submitted. `intent` is the JSON of a WeightIntent. Never pruned.
 CREATE TABLE intents (
@@ -53,7 +64,9 @@ CREATE TABLE cursors (
 -- What retention took away: one row.
 CREATE TABLE pruned (
     one             INTEGER PRIMARY KEY CHECK (one = 1),
-    highest_forward INTEGER
+    highest_forward INTEGER,
+    -- Steps up to here have no texts any more, only numbers.
+    textless_until  INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO pruned (one, highest_forward) VALUES (1, NULL);
 

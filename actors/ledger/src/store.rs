@@ -12,6 +12,7 @@ use openvalidators_messages::{
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 
 use crate::{
     fault::{Fault, ledger_number, our_number},
@@ -19,13 +20,18 @@ use crate::{
     reader,
 };
 
+mod retention;
+
+pub(crate) use retention::without_texts;
+pub use retention::{FORGET_BATCH_STEPS, PRUNE_BATCH_STEPS};
+
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Most steps that one call of [`Store::prune`] removes, so that no append waits long for it.
-pub const PRUNE_BATCH_STEPS: u64 = 256;
+/// After so many steps an owner's snapshot is not replaced but put aside: from it `replay` folds what followed.
+pub const ARCHIVE_EVERY_STEPS: u64 = 5_000;
 
 /// An open ledger. While it lives, no other process can open the same state directory for writing.
 #[derive(Debug)]
@@ -77,8 +83,10 @@ impl Store {
             }
             let next = reader::latest(transaction)?.next();
             transaction
-                .prepare_cached("INSERT INTO steps (sequence, forward, idx, record) VALUES (?1, ?2, ?3, ?4)")?
-                .execute((ledger_number("a sequence", next.0)?, forward, record.step.index, json))?;
+                .prepare_cached(
+                    "INSERT INTO steps (sequence, forward, idx, record, digest) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute((ledger_number("a sequence", next.0)?, forward, record.step.index, &json, digest(&json)))?;
             Ok(next)
         })
     }
@@ -139,7 +147,7 @@ impl Store {
 
     // --- owners of state, and readers ---
 
-    /// Keeps an owner's state, replacing its earlier snapshot.
+    /// Keeps an owner's state, replacing its earlier snapshot; one in [`ARCHIVE_EVERY_STEPS`] is put aside.
     ///
     /// # Errors
     /// When the snapshot is ahead of the ledger or behind the one it would replace, or when the disk refuses.
@@ -155,6 +163,13 @@ impl Store {
             if let Some(there) = there.filter(|there| *there > place) {
                 return Err(Fault::Refused(format!("`{owner}` has a snapshot at {there}, this one is at {place}")));
             }
+            let every = ledger_number("a distance", ARCHIVE_EVERY_STEPS)?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO archive SELECT * FROM snapshots WHERE owner = ?1 AND sequence < ?2 AND sequence >=
+                         coalesce((SELECT max(sequence) + ?3 FROM archive WHERE owner = ?1), 1)",
+                )?
+                .execute((owner, place, every))?;
             transaction
                 .prepare_cached(
                     "INSERT OR REPLACE INTO snapshots (owner, sequence, version, state) VALUES (?1, ?2, ?3, ?4)",
@@ -275,45 +290,6 @@ impl Store {
         reader::read_intents(&self.connection, limit).map_err(|fault| fault.during("read intents"))
     }
 
-    // --- retention ---
-
-    /// Removes the oldest steps, at most [`PRUNE_BATCH_STEPS`], as far as nobody needs them: the latest `keep_steps` stay, and
-    /// so does what follows any snapshot, or the place of any owner or reader that was seen since the ledger was opened.
-    /// Snapshots, cursors and intents always stay. Returns how many were removed.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn prune(&mut self, keep_steps: u64) -> Result<u64, LedgerError> {
-        let seen = self.seen.clone();
-        self.write("prune old steps", |transaction| {
-            let latest = reader::latest(transaction)?.0;
-            let oldest = reader::oldest(transaction)?.0;
-            // The latest step always stays: its place is where the next one is counted from.
-            let mut last = latest.saturating_sub(keep_steps.max(1));
-            let slowest: Option<i64> =
-                transaction.query_row("SELECT min(sequence) FROM snapshots", [], |row| row.get(0))?;
-            last = last.min(slowest.map(our_number).transpose()?.unwrap_or(0));
-            for party in seen {
-                let place = match party {
-                    Party::Owner(owner) => reader::load_snapshot_place(transaction, owner)?,
-                    Party::Reader(reader) => reader::load_cursor(transaction, reader)?,
-                };
-                last = last.min(place.unwrap_or_default().0);
-            }
-            if oldest == 0 || last < oldest {
-                return Ok(0);
-            }
-            let last = ledger_number("a sequence", last.min(oldest + PRUNE_BATCH_STEPS - 1))?;
-            transaction.execute(
-                "UPDATE pruned SET highest_forward =
-                     (SELECT max(forward) FROM (SELECT forward FROM steps WHERE sequence <= ?1
-                                                UNION ALL SELECT highest_forward FROM pruned))",
-                [last],
-            )?;
-            Ok(transaction.execute("DELETE FROM steps WHERE sequence <= ?1", [last])? as u64)
-        })
-    }
-
     /// Bytes on disk: the database and its write-ahead log.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -337,6 +313,11 @@ impl Store {
         };
         run().map_err(|fault| fault.during(attempted))
     }
+}
+
+/// sha256 of a record as it lies there: SQLite itself would not notice a letter that has become another.
+pub(crate) fn digest(json: &str) -> [u8; 32] {
+    Sha256::digest(json).into()
 }
 
 fn find_step(transaction: &Transaction<'_>, forward: i64, step: StepId) -> Result<Option<(Sequence, String)>, Fault> {
