@@ -328,6 +328,7 @@ mod tests {
             let config: Config = layers.read().unwrap();
             config.check().unwrap();
             assert!(config.chain.endpoint.is_remote() && !config.dendrite.allow_private_addresses);
+            assert!(config.weights.same_key_guard, "the chain is not ours alone");
             let submission = config.weights.chain_timeout_seconds as f64;
             assert!(submission > config.chain.submit_timeout_seconds, "the caller gives up before the chain does");
         }

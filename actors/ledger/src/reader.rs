@@ -69,6 +69,26 @@ impl Reader {
         read_intents(&self.connection, limit).map_err(|fault| fault.during("read intents"))
     }
 
+    /// How an intent went on, oldest first.
+    ///
+    /// # Errors
+    /// As [`Self::read_steps`].
+    pub fn read_settlements(&self, id: IntentId) -> Result<Vec<Settlement>, LedgerError> {
+        let read = || -> Result<Vec<Settlement>, Fault> {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT settlement FROM settlements WHERE intent = ?1 ORDER BY ordinal")?;
+            let mut rows = statement.query([ledger_number("an intent id", id.0)?])?;
+            let mut settlements = Vec::new();
+            while let Some(row) = rows.next()? {
+                let unreadable = |error| Fault::unreadable(format!("a settlement of intent {id}"), &error);
+                settlements.push(serde_json::from_str(row.get_ref(0)?.as_str()?).map_err(unreadable)?);
+            }
+            Ok(settlements)
+        };
+        read().map_err(|fault| fault.during("read settlements"))
+    }
+
     /// An owner's latest snapshot.
     ///
     /// # Errors

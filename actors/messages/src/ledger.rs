@@ -129,6 +129,42 @@ pub struct WeightIntent {
     pub weights: Vec<u16>,
     /// The version key sent along.
     pub version_key: u64,
+    /// What the vector was made from, so that it can be made again; `None` in intents of releases that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<WeightBasis>,
+}
+
+/// Everything a weight vector is a function of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WeightBasis {
+    /// Whom the validator would pay, before the subnet's rules.
+    pub paid: Paid,
+    /// Neurons on the subnet.
+    pub neurons: usize,
+    /// Fewest uids a vector may name.
+    pub min_allowed: usize,
+    /// Largest share of one uid, in 0..=1.
+    pub max_share: f64,
+    /// Shares below this quantile of the positive ones are dropped, in 0..1.
+    pub exclude_quantile: f64,
+}
+
+/// Whom a validator would pay, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+pub enum Paid {
+    /// The moving averages above 0 of registered hotkeys, by uid, ascending.
+    Scores {
+        /// Each in proportion to its score.
+        scores: Vec<(Uid, Hotkey, f64)>,
+    },
+    /// Everyone the same: nobody's score was a reason to pay, and the operator wants it so.
+    Uniform,
+    /// All to the subnet's owner, likewise.
+    Owner {
+        /// The owner's place.
+        uid: Uid,
+    },
 }
 
 /// How far an intent has come.

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::{
     Metrics, WeightsConfig,
     duty::{Attempt, Wait, epochs_missed},
+    guard::Guard,
     recovery::{read_gap, recover_attempts, recover_scores},
     scores::{FoldRules, Scores},
     submission::{Submitter, Waiting},
@@ -130,9 +131,10 @@ impl WeightsActor {
         metrics: Metrics,
         clock: SharedClock,
     ) -> Result<Self, ReadError> {
-        let scores = recover_scores(&neighbours, fold_rules(&config), &metrics).await?;
+        let scores = recover_scores(&neighbours, FoldRules::from(&config), &metrics).await?;
         let attempts = recover_attempts(&neighbours).await?;
-        let submitter = Submitter { own, config, neighbours, metagraph, metrics, clock };
+        let guard = Guard::new(&metagraph.borrow(), &attempts);
+        let submitter = Submitter { own, config, neighbours, metagraph, metrics, clock, guard };
         let actor = Self {
             scores,
             published,
@@ -153,7 +155,7 @@ impl WeightsActor {
     }
 
     fn fold<'a>(&mut self, steps: impl IntoIterator<Item = &'a Apply>, context: &mut Context<Self>) {
-        let rules = fold_rules(&self.submitter.config);
+        let rules = FoldRules::from(&self.submitter.config);
         for step in steps {
             self.scores.fold(step.sequence, &step.record, &step.outcome, rules);
             self.submitter.metrics.folds.inc();
@@ -226,6 +228,7 @@ impl WeightsActor {
         match no_vector {
             Some(reason) if missed > 0 => tracing::warn!(%reason, epochs_missed = missed, "no weights are set: {wait}"),
             Some(reason) => tracing::info!(%reason, "weights wait: {wait}"),
+            None if wait == Wait::AnotherValidator => tracing::error!("no weights are set: {wait}"),
             None if epoch.is_some() => {
                 tracing::warn!(epochs_missed = missed, "steps are scored and no weights set: {wait}")
             }
@@ -307,14 +310,6 @@ impl Handler<Stop> for WeightsActor {
                 save(save_snapshot, message).await;
             }
         })
-    }
-}
-
-fn fold_rules(config: &WeightsConfig) -> FoldRules {
-    FoldRules {
-        alpha: config.moving_average_alpha,
-        max_importance: config.max_importance,
-        forget_after_blocks: config.forget_after_blocks,
     }
 }
 

@@ -30,6 +30,10 @@ pub struct WeightsConfig {
     /// Sent with the weights unless the subnet wants a higher one.
     pub version_key: u64,
 
+    /// Whether to watch for a second validator with our hotkey: none are set for a tempo after a start (a quick restart
+    /// excepted), and no more once our uid's last update has moved without us.
+    pub same_key_guard: bool,
+
     /// What to do when the scores are no reason to pay anyone.
     pub when_empty: WhenEmpty,
     /// Weights that are held are sent again when they are so many tempos old: the chain counts a validator as inactive after
@@ -87,6 +91,7 @@ impl Default for WeightsConfig {
             submission_lifetime_blocks: 64,
             chain_timeout_seconds: 120,
             version_key: 0,
+            same_key_guard: true,
             when_empty: WhenEmpty::Hold,
             resend_held_after_tempos: 10.0,
             min_scored: 10,

@@ -69,6 +69,10 @@ pub enum Wait {
     Superseded,
     /// Submitted just now.
     Submitted,
+    /// After a start: is anybody else here with our hotkey?
+    Watching,
+    /// Somebody is.
+    AnotherValidator,
 }
 
 // === Deciding ===
@@ -308,7 +312,7 @@ impl From<StoredIntent> for Attempt {
 
 impl Wait {
     /// Every reason, so that each metric exists from the start.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::NotRegistered,
         Self::Unsettled,
         Self::Disabled,
@@ -323,6 +327,8 @@ impl Wait {
         Self::NoVector,
         Self::Superseded,
         Self::Submitted,
+        Self::Watching,
+        Self::AnotherValidator,
     ];
 
     /// Whether it is our own standing that keeps weights from the chain, and somebody has to act.
@@ -349,6 +355,8 @@ impl Wait {
             Self::NoVector => "no_vector",
             Self::Superseded => "superseded",
             Self::Submitted => "submitted",
+            Self::Watching => "watching",
+            Self::AnotherValidator => "another_validator",
         }
     }
 }
@@ -370,6 +378,10 @@ impl fmt::Display for Wait {
             Self::NoVector => "the scores are no reason to pay anyone",
             Self::Superseded => "hotkeys changed while the weights were being made",
             Self::Submitted => "weights were submitted",
+            Self::Watching => "for a tempo after the start it is watched whether another validator has our hotkey",
+            Self::AnotherValidator => {
+                "another validator sets weights with our hotkey: stop one of the two, then start this one again"
+            }
         })
     }
 }

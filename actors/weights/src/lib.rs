@@ -27,6 +27,7 @@ mod config;
 pub mod duty;
 #[cfg(test)]
 mod fixtures;
+pub mod guard;
 mod metrics;
 pub mod process;
 mod recovery;

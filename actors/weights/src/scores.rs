@@ -16,6 +16,8 @@ use openvalidators_messages::{
 use openvalidators_recovery::{SnapshotError, check_version, damaged};
 use serde::{Deserialize, Serialize};
 
+use crate::WeightsConfig;
+
 /// The version of [`Scores::snapshot`]'s bytes; another one is not read.
 pub const SNAPSHOT_VERSION: u16 = 1;
 
@@ -107,7 +109,7 @@ impl Scores {
     }
 
     /// Takes up at a step further on: what lay between is not in the ledger any more.
-    pub(crate) fn skip_to(&mut self, sequence: Sequence) {
+    pub fn skip_to(&mut self, sequence: Sequence) {
         self.sequence = self.sequence.max(sequence);
     }
 
@@ -138,6 +140,16 @@ impl Scores {
         let standings: Vec<(Hotkey, Standing)> =
             serde_json::from_slice(&snapshot.state).map_err(|error| damaged(snapshot, error))?;
         Ok(Self { sequence: snapshot.sequence, standings: standings.into_iter().collect() })
+    }
+}
+
+impl From<&WeightsConfig> for FoldRules {
+    fn from(config: &WeightsConfig) -> Self {
+        Self {
+            alpha: config.moving_average_alpha,
+            max_importance: config.max_importance,
+            forget_after_blocks: config.forget_after_blocks,
+        }
     }
 }
 

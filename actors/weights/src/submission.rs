@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use openvalidators_messages::{
     Hotkey, Metagraph, Uid,
-    ledger::{RecordIntent, SettleIntent, Settlement, WeightIntent},
+    ledger::{RecordIntent, SettleIntent, Settlement, WeightBasis, WeightIntent},
     subtensor::{ChainError, ReadWeights, SetWeights, Submission},
     weights::ScoreTable,
 };
@@ -19,7 +19,8 @@ use crate::{
     duty::{
         Attempt, Decision, OTHER_CHAIN, Wait, conclude, decide, held, holds, is_current, is_due, is_of_another_chain,
     },
-    vector::{self, NoVector},
+    guard::Guard,
+    vector::{self, NoVector, WeightVector},
 };
 
 /// Attempts remembered, latest first: more than one epoch can have and than commits can be outstanding.
@@ -36,6 +37,7 @@ pub(crate) struct Submitter {
     pub metagraph: watch::Receiver<Arc<Metagraph>>,
     pub metrics: Metrics,
     pub clock: SharedClock,
+    pub guard: Guard,
 }
 
 /// Why the chain did not say yes.
@@ -66,9 +68,18 @@ impl Submitter {
         scores: Arc<ScoreTable>,
     ) -> (Vec<Attempt>, Waiting) {
         self.settle_due(&mut attempts).await;
-        let waiting = match decide(&self.fresh(), &self.own, &attempts, &self.config) {
-            Decision::Wait(reason) => Waiting::from(reason),
-            Decision::Set => self.set(&mut attempts, &scores).await,
+        let metagraph = self.fresh();
+        let decision = decide(&metagraph, &self.own, &attempts, &self.config);
+        let guarded = match (decision, self.guard.look(&metagraph, &self.own, &attempts, &self.config)) {
+            // What became of our own attempt is not known yet: the update may be of it.
+            (Decision::Wait(Wait::NotRegistered | Wait::Unsettled | Wait::Disabled), _) => None,
+            (_, Some(Wait::AnotherValidator)) => Some(Wait::AnotherValidator),
+            (Decision::Set, watching) => watching,
+            (Decision::Wait(_), _) => None,
+        };
+        let waiting = match (guarded, decision) {
+            (Some(reason), _) | (None, Decision::Wait(reason)) => Waiting::from(reason),
+            (None, Decision::Set) => self.set(&mut attempts, &scores).await,
         };
         attempts.truncate(ATTEMPTS_KEPT);
         (attempts, waiting)
@@ -111,7 +122,7 @@ impl Submitter {
         let metagraph = self.fresh();
         let entries = held(&metagraph, &self.own, attempts, &self.config)?;
         tracing::warn!(%reason, uids = entries.len(), "the weights of before are sent again");
-        Some(self.intent(&metagraph, scores, &entries))
+        Some(self.intent(&metagraph, scores, &entries, None))
     }
 
     fn make(&self, scores: &ScoreTable, has_set: bool) -> Result<WeightIntent, NoVector> {
@@ -119,12 +130,19 @@ impl Submitter {
         if !has_set {
             vector::probe(&metagraph, &self.own, scores, &self.config)?;
         }
-        let entries =
-            vector::make(&metagraph, &self.own, scores, &self.config, self.clock.unix().as_secs_f64())?.entries;
-        Ok(self.intent(&metagraph, scores, &entries))
+        let unix_seconds = self.clock.unix().as_secs_f64();
+        let WeightVector { entries, basis } = vector::make(&metagraph, &self.own, scores, &self.config, unix_seconds)?;
+        Ok(self.intent(&metagraph, scores, &entries, Some(basis)))
     }
 
-    fn intent(&self, metagraph: &Metagraph, scores: &ScoreTable, entries: &[(Uid, Hotkey, u16)]) -> WeightIntent {
+    /// `basis` is none where the weights are those of before.
+    fn intent(
+        &self,
+        metagraph: &Metagraph,
+        scores: &ScoreTable,
+        entries: &[(Uid, Hotkey, u16)],
+        basis: Option<WeightBasis>,
+    ) -> WeightIntent {
         WeightIntent {
             block: metagraph.block,
             epoch_index: metagraph.epoch_index,
@@ -133,6 +151,7 @@ impl Submitter {
             hotkeys: entries.iter().map(|entry| entry.1).collect(),
             weights: entries.iter().map(|entry| entry.2).collect(),
             version_key: self.config.version_key.max(metagraph.hyperparameters.weights_version_key),
+            basis,
         }
     }
 

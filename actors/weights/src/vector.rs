@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use openvalidators_messages::{
     Hotkey, Metagraph, Neuron, Uid,
+    ledger::{Paid, WeightBasis},
     weights::{ScoreRow, ScoreTable},
 };
 
@@ -16,10 +17,12 @@ use crate::{
 const SILENT_AFTER_STEPS: u64 = 10;
 
 /// The chain's weights of one validator: uids ascending, the largest weight 65535.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WeightVector {
     /// Whom, who held the place, how much.
     pub entries: Vec<(Uid, Hotkey, u16)>,
+    /// What it was made from: [`emitted`] makes it again.
+    pub basis: WeightBasis,
 }
 
 /// Why no vector was made.
@@ -80,27 +83,24 @@ pub fn make(
     config: &WeightsConfig,
     unix_seconds: f64,
 ) -> Result<WeightVector, NoVector> {
-    let raw = match (earned(metagraph, own, scores, config, unix_seconds), config.when_empty) {
-        (Ok(raw), _) => raw,
+    let paid = match (earned(metagraph, own, scores, config, unix_seconds), config.when_empty) {
+        (Ok(paid), _) => paid,
         (Err(reason), WhenEmpty::Hold) => return Err(reason),
-        (Err(_), WhenEmpty::Uniform) => vec![0.0; metagraph.neurons.len()],
-        (Err(_), WhenEmpty::Owner) => {
-            let owner = usize::from(metagraph.owner_uid.ok_or(NoVector::NoOwner)?.0);
-            (0..metagraph.neurons.len()).map(|uid| if uid == owner { 1.0 } else { 0.0 }).collect()
-        }
+        (Err(_), WhenEmpty::Uniform) => Paid::Uniform,
+        (Err(_), WhenEmpty::Owner) => Paid::Owner { uid: metagraph.owner_uid.ok_or(NoVector::NoOwner)? },
     };
-    let limits = Limits {
+    let basis = WeightBasis {
+        paid,
         neurons: metagraph.neurons.len(),
         min_allowed: metagraph.hyperparameters.min_allowed_weights.into(),
         max_share: metagraph.hyperparameters.max_weight_limit,
         exclude_quantile: config.exclude_quantile,
     };
-    let weights = emit(&process(&raw, &limits)?)?;
-    let entries = weights
+    let entries = emitted(&basis)?
         .into_iter()
         .filter_map(|(uid, weight)| metagraph.neuron(uid).map(|neuron| (uid, neuron.hotkey, weight)))
         .collect();
-    Ok(WeightVector { entries })
+    Ok(WeightVector { entries, basis })
 }
 
 /// Whether anybody on this subnet speaks our protocol: the steps so far are the probe. Asked before the first weights alone.
@@ -117,14 +117,54 @@ pub fn probe(metagraph: &Metagraph, own: &Hotkey, scores: &ScoreTable, config: &
     Err(NoVector::Unproven { asked: asked.len(), wanted: config.probe_axons.min(serving).max(1) })
 }
 
-/// The scores of this metagraph's miners, divided by their sum: one for each uid.
+/// The vector of a basis, as the chain takes it.
+///
+/// # Errors
+/// When a weight is none.
+pub fn emitted(basis: &WeightBasis) -> Result<Vec<(Uid, u16)>, BadWeight> {
+    emit(&processed(basis)?)
+}
+
+/// The shares of a basis after the subnet's rules; they sum to 1.
+///
+/// # Errors
+/// When a weight is none.
+pub fn processed(basis: &WeightBasis) -> Result<Vec<(Uid, f64)>, BadWeight> {
+    let WeightBasis { neurons, min_allowed, max_share, exclude_quantile, .. } = *basis;
+    process(&raw(basis), &Limits { neurons, min_allowed, max_share, exclude_quantile })
+}
+
+/// What each uid would get before the subnet's rules: scores divided by their sum.
+#[must_use]
+pub fn raw(basis: &WeightBasis) -> Vec<f32> {
+    let mut raw = vec![0.0; basis.neurons];
+    match &basis.paid {
+        Paid::Uniform => {}
+        Paid::Owner { uid } => {
+            if let Some(place) = raw.get_mut(usize::from(uid.0)) {
+                *place = 1.0;
+            }
+        }
+        Paid::Scores { scores } => {
+            let sum: f64 = scores.iter().map(|(.., score)| score).sum();
+            for (uid, _, score) in scores {
+                if let Some(place) = raw.get_mut(usize::from(uid.0)) {
+                    *place = (score / sum) as f32;
+                }
+            }
+        }
+    }
+    raw
+}
+
+/// The scores above 0 of this metagraph's miners.
 fn earned(
     metagraph: &Metagraph,
     own: &Hotkey,
     scores: &ScoreTable,
     config: &WeightsConfig,
     unix_seconds: f64,
-) -> Result<Vec<f32>, NoVector> {
+) -> Result<Paid, NoVector> {
     let rows: HashMap<_, _> = scores.rows.iter().map(|row| (row.hotkey, row)).collect();
     let found: Vec<_> = metagraph
         .neurons
@@ -144,13 +184,12 @@ fn earned(
     if age_seconds > config.max_score_age_seconds as f64 {
         return Err(NoVector::TooOld { age_seconds, limit_seconds: config.max_score_age_seconds });
     }
-    let scores: Vec<f64> = found.iter().map(|row| row.map_or(0.0, |row| row.score.max(0.0))).collect();
-    let sum: f64 = scores.iter().sum();
-    if sum > 0.0 {
-        Ok(scores.iter().map(|score| (score / sum) as f32).collect())
-    } else {
-        Err(NoVector::NothingEarned { scored })
-    }
+    let positive = metagraph.neurons.iter().zip(&found).filter_map(|(neuron, row)| {
+        let score = row.map_or(0.0, |row| row.score);
+        (score > 0.0).then_some((neuron.uid, neuron.hotkey, score))
+    });
+    let scores: Vec<_> = positive.collect();
+    if scores.is_empty() { Err(NoVector::NothingEarned { scored }) } else { Ok(Paid::Scores { scores }) }
 }
 
 /// Whether an answer of this neuron is worth waiting for. Validators are never asked, many neurons serve no axon, and one that

@@ -102,3 +102,27 @@ async fn old_steps_go_by_themselves() {
     assert_eq!(oldest[0].sequence.0, PRUNE_EVERY_APPENDS - 10 + 1);
     assert_eq!(metrics.pruned.get(), PRUNE_EVERY_APPENDS - 10);
 }
+
+/// Records may have an end; the duty has none.
+#[actix::test]
+async fn at_its_limit_it_takes_no_step_and_every_intent() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::new();
+    let (metrics, mailboxes) = (Metrics::new(&registry).unwrap(), Mailboxes::new(4, &registry).unwrap());
+    let store = Store::open(directory.path(), &identity(), CHECK_ALL).unwrap();
+    let config = LedgerConfig { max_bytes: store.used_bytes().unwrap() + 64_000, ..LedgerConfig::default() };
+    let actor = LedgerActor::new(store, config, metrics.clone(), SystemClock::shared());
+    mailboxes.attach(&actor.start());
+    let mut taken = 0;
+    let refused = loop {
+        match mailboxes.append.call(Append { record: Arc::new(record(taken + 1, 0, 5, 2_000)) }).await.unwrap() {
+            Ok(_) => taken += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(taken > 2 && refused.contains("ledger.max_bytes is"), "{taken}: {refused}");
+    assert_eq!(metrics.full.get(), 1);
+    mailboxes.record_intent.call(RecordIntent { intent: intent(360) }).await.unwrap().unwrap();
+    let steps = mailboxes.read_steps.call(ReadSteps { after: Sequence(0), limit: 99 }).await.unwrap().unwrap();
+    assert_eq!(steps.len() as u64, taken, "nothing torn, and none given up below the fewest there must be");
+}

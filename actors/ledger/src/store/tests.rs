@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::{LOCK_FILE, READ_LIMIT_BYTES, Reader, SCHEMA_VERSION};
 
+mod disk;
+
 pub(crate) const CHECK_ALL: u64 = u64::MAX;
 
 pub(crate) fn identity() -> Identity {
@@ -84,6 +86,7 @@ pub(crate) fn intent(block: u64) -> WeightIntent {
         hotkeys: vec![Hotkey([3; 32]), Hotkey([9; 32])],
         weights: vec![65_535, 1],
         version_key: 0,
+        basis: None,
     }
 }
 
@@ -406,44 +409,6 @@ fn reader_row(directory: &Path) -> (String, u16, String, f64) {
     let sql = "SELECT step, uid, hotkey, reward FROM completions WHERE sequence = 1 ORDER BY uid LIMIT 1";
     let connection = rusqlite::Connection::open(directory.join(LEDGER_FILE)).unwrap();
     connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap()
-}
-
-// === Disk trouble ===
-
-#[test]
-fn a_full_disk_tears_nothing() {
-    let (directory, mut store) = new();
-    store.append(&record(1, 0, 2, 100)).unwrap();
-    let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-    let limit = |store: &Store, pages: i64| {
-        store.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
-    };
-    limit(&store, pages + 3);
-    let error = store.append(&record(2, 0, 50, 2_000)).unwrap_err();
-    assert_eq!(error.attempted, "append a step");
-    assert!(error.reason.contains("full"), "{error}");
-    let state = Snapshot { sequence: Sequence(1), version: 1, state: vec![0; 1 << 20] };
-    assert_eq!(store.save_snapshot("rewards", &state).unwrap_err().attempted, "save a snapshot");
-    assert_eq!(store.latest().unwrap(), Sequence(1));
-    assert_eq!(store.load_snapshot("rewards").unwrap(), None);
-    assert_eq!(store.record_intent(&intent(360)).unwrap(), IntentId(1), "what still fits is still taken");
-
-    limit(&store, 1 << 20);
-    assert_eq!(store.append(&record(2, 0, 50, 2_000)).unwrap(), Sequence(2));
-    drop(store);
-    let store = open(directory.path());
-    assert_eq!(*store.read_steps(Sequence(1), 1).unwrap()[0].record, record(2, 0, 50, 2_000));
-}
-
-#[test]
-fn a_writer_elsewhere_is_an_error_not_a_hang() {
-    let (directory, mut store) = new();
-    store.connection.busy_timeout(Duration::from_millis(50)).unwrap();
-    let other = rusqlite::Connection::open(directory.path().join(LEDGER_FILE)).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert!(store.append(&record(1, 0, 1, 2)).unwrap_err().reason.contains("locked"));
-    other.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(store.append(&record(1, 0, 1, 2)).unwrap(), Sequence(1));
 }
 
 // === Properties ===

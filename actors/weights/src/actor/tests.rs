@@ -14,6 +14,8 @@ use crate::{
     fixtures::{OWN, TEMPO, key, metagraph, step},
 };
 
+mod guarded;
+
 /// The neighbours and the chain, as far as weights can see them. It outlives the actor.
 struct World {
     steps: Vec<StoredStep>,
@@ -231,7 +233,7 @@ impl Bench {
             world: Rc::new(RefCell::new(world)),
             metagraphs,
             clock: DrivenClock::new(Duration::from_secs(UNIX_SECONDS)),
-            config: WeightsConfig { min_scored: 2, ..WeightsConfig::default() },
+            config: WeightsConfig { min_scored: 2, same_key_guard: false, ..WeightsConfig::default() },
         };
         bench.append(UNIX_SECONDS, &[(key(1), Some(1.0)), (key(2), Some(0.5)), (key(3), None)]);
         bench
@@ -495,6 +497,7 @@ async fn intents_of_a_chain_that_is_gone_do_not_hold_up_the_new_one() {
         hotkeys: vec![key(1)],
         weights: vec![65_535],
         version_key: 0,
+        basis: None,
     };
     let stored = |id, block, settlement| StoredIntent { id: IntentId(id), intent: intent(block), settlement };
     bench.world.borrow_mut().intents =

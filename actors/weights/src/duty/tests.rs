@@ -15,6 +15,7 @@ fn intent(block: u64) -> WeightIntent {
         hotkeys: vec![key(1), key(2)],
         weights: vec![65_535, 300],
         version_key: 0,
+        basis: None,
     }
 }
 
