@@ -60,7 +60,7 @@ async fn every_bad_miner_ends_as_it_should_and_harms_nobody() {
     let mut axons = Vec::new();
     let mut cases: Vec<(&str, SocketAddr, QueryOutcome, u16)> = vec![("honest", honest.address(), Answered, 200)];
     type Served = (&'static str, fn() -> Reply, QueryOutcome, u16);
-    let served: [Served; 12] = [
+    let served: [Served; 14] = [
         ("hangs", || Reply::Never, TimedOut, 408),
         ("hangs up", || Reply::HangUp, Unreachable, 503),
         ("endless body", || Reply::Endless, TooLarge, 422),
@@ -77,6 +77,9 @@ async fn every_bad_miner_ends_as_it_should_and_harms_nobody() {
         ("compressed", || raw(200, ("content-encoding", "gzip"), b"\x1f\x8b"), BadEncoding, 422),
         ("wrong JSON", || raw(200, ("a", "b"), b"{\"completion\":[1]}"), BadBody, 422),
         ("NaN", || raw(200, ("a", "b"), b"{\"roles\":[],\"messages\":[],\"completion\":NaN}"), BadBody, 422),
+        ("a web page", || raw(200, ("content-type", "text/html"), b"<html>completion</html>"), BadBody, 422),
+        // A bomb that does not say that it is one: nothing is unpacked that was not asked for packed.
+        ("gzip unannounced", || raw(200, ("a", "b"), b"\x1f\x8b\x08\0\0\0\0\0\0\xff"), BadEncoding, 422),
         ("empty body", || raw(200, ("a", "b"), b""), BadBody, 422),
     ];
     for (what, reply, outcome, status) in served {
@@ -104,6 +107,18 @@ async fn every_bad_miner_ends_as_it_should_and_harms_nobody() {
     cases.push(("two lengths", sends(lies).await, BadProtocol, 500));
     let bad_chunk = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n";
     cases.push(("a chunk that is none", sends(bad_chunk).await, BadProtocol, 500));
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let for_ever = |start: &'static str, piece: &'static str| {
+        raw_server(move |stream| write_for_ever(stream, start, piece.repeat(100).into_bytes(), Duration::ZERO))
+    };
+    let string = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3fffffff\r\n{\"completion\":\"";
+    cases.push(("a JSON string of 1 GB", for_ever(string, "aaaaaaaaaa").await, TooLarge, 422));
+    let trailers = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n";
+    cases.push(("endless trailers", for_ever(trailers, "x: 0123456789\r\n").await, BadProtocol, 500));
+    let extension = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;";
+    cases.push(("an endless chunk extension", for_ever(extension, "aaaaaaaaaa").await, BadProtocol, 500));
+    cases.push(("never more than 100", for_ever("", "HTTP/1.1 100 Continue\r\n\r\n").await, TimedOut, 408));
+    cases.push(("no chunk at all", sends(format!("{chunked}0\r\n\r\n")).await, BadBody, 422));
     cases.push(("closes early", sends("").await, Unreachable, 503));
     cases.push(("closes in its head", sends("HTTP/1.1 200 OK\r\nx").await, Unreachable, 503));
     let short = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"roles\":";
