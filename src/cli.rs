@@ -11,9 +11,11 @@ use crate::{
     config::{profiles::Profile, reference_flags},
 };
 
+mod ledger;
 mod query;
 mod wallet;
 
+pub use ledger::{Explain, Ledger, LedgerAction, Place, Replay, Steps};
 pub use query::{Query, Wire};
 pub use wallet::{Wallet, WalletAction, WalletCheck};
 
@@ -55,6 +57,12 @@ pub enum Task {
     Wallet(Wallet),
     /// Ask one miner by hand.
     Query(Query),
+    /// Check, copy, measure or print the records.
+    Ledger(Ledger),
+    /// Make scores and weights again from the records, and compare every bit.
+    Replay(Replay),
+    /// Say why a miner has its weight.
+    Explain(Explain),
 }
 
 /// `openvalidators run`

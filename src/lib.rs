@@ -6,8 +6,10 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod engine;
+pub mod explain;
 mod health;
 mod import;
+pub mod ledger;
 pub mod localnet;
 mod logging;
 pub mod models;
@@ -15,6 +17,7 @@ pub mod network;
 mod open_files;
 pub mod progress;
 pub mod query;
+pub mod replay;
 pub mod run;
 pub mod score;
 pub mod serve;
@@ -111,6 +114,18 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             }
             let signer = wallet::signer(&config)?;
             import::run(command, &config, &signer)
+        }
+        Task::Ledger(command) => {
+            let config = Config::load(&command.place.settings(), &parsed.subcommand, None)?;
+            ledger::run(command, &config)
+        }
+        Task::Replay(command) => {
+            let config = Config::load(&command.place.settings(), &parsed.subcommand, None)?;
+            replay::run(command, &config)
+        }
+        Task::Explain(command) => {
+            let config = Config::load(&command.place.settings(), &parsed.subcommand, None)?;
+            explain::run(command, &config)
         }
         Task::Localnet(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;

@@ -13,6 +13,7 @@ mod bad_miners;
 mod bench;
 mod decides;
 mod live;
+mod ledger;
 mod models;
 mod network;
 mod program;

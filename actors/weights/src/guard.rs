@@ -25,7 +25,7 @@ impl Guard {
     /// since that attempt, and waits for nothing.
     #[must_use]
     pub fn new(metagraph: &Metagraph, attempts: &[Attempt]) -> Self {
-        let (now, tempo) = (metagraph.block, u64::from(metagraph.hyperparameters.tempo));
+        let (now, tempo) = (metagraph.block, metagraph.hyperparameters.tempo);
         let latest = attempts.iter().map(|attempt| attempt.intent.block).filter(|block| *block <= now).max();
         match latest {
             Some(latest) if latest.0 + tempo >= now.0 => Self { since: latest, until: now },

@@ -1,0 +1,50 @@
+use openvalidators_messages::{Reward, Scored};
+
+use super::*;
+
+fn record() -> StepRecord {
+    let hotkey = Hotkey([1; 32]);
+    let completion = serde_json::json!({
+        "uid": 5, "hotkey": hotkey, "text": "", "outcome": "answered", "status_code": 200, "status_message": "",
+        "elapsed_seconds": 1.0,
+    });
+    serde_json::from_value(serde_json::json!({
+        "version": 1, "step": {"forward": 0, "index": 0}, "name": "augment", "block": 1, "started_at": 0.0,
+        "length_seconds": 0.0, "seed": 0, "code_version": "", "source": "", "prompt": "", "base_text": "",
+        "asked": [], "completions": [completion], "scoring": {"unscored": {"reason": ""}}, "digests": {},
+    }))
+    .unwrap()
+}
+
+fn column(name: &str, value: f32) -> Column {
+    Column { name: name.into(), values: vec![Some(value)] }
+}
+
+/// One bit in any number of an outcome is found, and named.
+#[test]
+fn the_smallest_difference_is_found_and_named() {
+    let told = Scored {
+        normalised: vec![column("dpo", 0.5)],
+        filters: vec![column("diversity", 1.0)],
+        rewards: vec![Reward::new(0.5).unwrap()],
+        best: Some(0),
+    };
+    let next = |value: f32| f32::from_bits(value.to_bits() + 1);
+    let changed = |change: fn(&mut Scored, fn(f32) -> f32)| {
+        let mut made = told.clone();
+        change(&mut made, |value| f32::from_bits(value.to_bits() + 1));
+        outcome_difference(&record(), &StepOutcome::Scored(told.clone()), &StepOutcome::Scored(made))
+    };
+    assert_eq!(changed(|_, _| ()), None);
+    let said = format!("normalised reward `dpo` of uid 5: told 0.5, made again {}", next(0.5));
+    assert_eq!(changed(|made, next| made.normalised[0] = column("dpo", next(0.5))), Some(said));
+    let said = format!("mask `diversity` of uid 5: told 1, made again {}", next(1.0));
+    assert_eq!(changed(|made, next| made.filters[0] = column("diversity", next(1.0))), Some(said));
+    let said = format!("final reward of uid 5: told 0.5, made again {}", next(0.5));
+    assert_eq!(changed(|made, next| made.rewards[0] = Reward::new(next(0.5)).unwrap()), Some(said));
+    assert_eq!(changed(|made, _| made.best = None).unwrap(), "best: told Some(0), made again None");
+    assert_eq!(changed(|made, _| made.filters.clear()).unwrap(), "other columns of masks than told");
+    let unscored = StepOutcome::Unscored { reason: "no model".into() };
+    let said = outcome_difference(&record(), &StepOutcome::Scored(told), &unscored).unwrap();
+    assert_eq!(said, "told was scored, made again unscored (no model)");
+}
