@@ -69,7 +69,7 @@ pub struct Config {
     pub weights: WeightsConfig,
     /// What is kept, and how long.
     pub ledger: LedgerConfig,
-    /// Event log, Prometheus.
+    /// Event log, wandb, Prometheus.
     pub reporting: ReportingConfig,
 }
 
@@ -247,6 +247,7 @@ impl Config {
         judge("axon", self.axon.check())?;
         judge("rewards", self.rewards.check())?;
         judge("weights", self.weights.check())?;
+        judge("reporting", self.reporting.check())?;
         judge("ledger", self.ledger.check())
     }
 }

@@ -25,6 +25,7 @@ pub mod shutdown;
 pub mod standing;
 pub mod topology;
 pub mod wallet;
+mod wandb;
 
 use std::process::ExitCode;
 

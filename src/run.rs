@@ -10,7 +10,7 @@ use openvalidators_keys::HotkeySigner;
 use openvalidators_ledger::{Identity, Store};
 use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
 use openvalidators_prompts as prompts;
-use openvalidators_reporting::Exporter;
+use openvalidators_reporting::{Exporter, wandb};
 use openvalidators_runtime::{Late, Reason, Seed, SharedClock, Shutdown, SystemClock, within};
 use openvalidators_subtensor::ChainCalls;
 use parking_lot::Mutex;
@@ -83,6 +83,10 @@ async fn start(
         metrics if metrics.off => None,
         metrics => Some(Exporter::bind(metrics.address).await?),
     };
+    let wandb = wandb::Setup::of(&config.reporting.wandb, &config.state_dir)?;
+    if let Some(setup) = &wandb {
+        print_note(style, &setup.note());
+    }
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("making the state directory {}", config.state_dir.display()))?;
     let identity = Identity {
@@ -124,6 +128,7 @@ async fn start(
         store,
         identity,
         source,
+        wandb,
     };
     let topology = Topology::start(world).await?;
     let exporter = exporter.map(|exporter| {

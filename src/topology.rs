@@ -31,7 +31,7 @@ use prometheus::Registry;
 use time::UtcOffset;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::{config::Config, wandb};
 
 /// What we are to those who compare validators, as one integer (openvalidators 1.2.0 wrote 1000·major + 10·minor + patch).
 const SPEC_VERSION: u32 = 10;
@@ -66,6 +66,8 @@ pub struct World {
     pub identity: ledger::Identity,
     /// Where texts come from.
     pub source: Arc<dyn prompts::Source>,
+    /// Where rows go, if wandb is on.
+    pub wandb: Option<reporting::wandb::Setup>,
 }
 
 /// Every actor's mailboxes.
@@ -148,8 +150,21 @@ impl Topology {
     /// # Errors
     /// When the chain is out of reach, or an owner's state cannot be recovered.
     pub async fn start(world: World) -> anyhow::Result<Self> {
-        let World { config, clock, seed, shutdown, registry, signer, calls, engine, offset, store, identity, source } =
-            world;
+        let World {
+            config,
+            clock,
+            seed,
+            shutdown,
+            registry,
+            signer,
+            calls,
+            engine,
+            offset,
+            store,
+            identity,
+            source,
+            wandb,
+        } = world;
         let (registry, shutdown) = (&registry, &shutdown);
         let (settings, is_remote) = (config.prompts.check()?, config.chain.endpoint.is_remote());
         let (next_forward, resumed_at) = (store.next_forward()?, store.latest()?);
@@ -282,6 +297,14 @@ impl Topology {
 
         let reporting_metrics = reporting::ReportingMetrics::new(registry, &build_info())?;
         let reporting = {
+            let wandb = match wandb {
+                Some(setup) => Some(reporting::wandb::WandbParts {
+                    setup,
+                    about: Arc::new(wandb::about(&config, &signer.hotkey(), SPEC_VERSION)),
+                    metrics: reporting::wandb::WandbMetrics::new(registry)?,
+                }),
+                None => None,
+            };
             let parts = reporting::ReportingParts {
                 config: config.reporting.clone(),
                 folder: config.state_dir.clone(),
@@ -292,6 +315,7 @@ impl Topology {
                 clock: clock.clone(),
                 started_at: clock.unix(),
                 offset,
+                wandb,
             };
             let factory = move || {
                 let actor = reporting::ReportingActor::new(parts.clone());

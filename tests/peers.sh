@@ -22,3 +22,6 @@ peer sdk10 bittensor==10.5.0 bittensor-wallet==4.1.1 bittensor-drand==2.0.0
 peer sdk11 bittensor==11.3.0
 # The last wallet that reads every old keyfile.
 peer wallet1 bittensor-wallet==1.0.0 'setuptools<80'
+# wandb: the newest client, and the one that openvalidators 1.2.0 pinned.
+peer wandb wandb==0.31.0
+peer wandb15 wandb==0.15.3 'setuptools<80'

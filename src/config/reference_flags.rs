@@ -3,9 +3,13 @@
 //! Source: `openvalidators/config.py`, and the bittensor 5.3 argument groups it adds.
 
 use clap::{Arg, ArgAction, ArgMatches};
+use serde_json::{Map, Value as Json};
 use toml::Value;
 
-use super::layers::{Layers, Origin, parse_value};
+use super::{
+    Config,
+    layers::{Layers, Origin, parse_value},
+};
 
 /// One flag.
 struct Flag {
@@ -34,7 +38,7 @@ enum Means {
     AbsentSwitch(&'static str),
 }
 
-const NO_WANDB: &str = "this version does not report to wandb yet; the event log and Prometheus are on by default";
+const NO_ARTIFACT: &str = "this version sends no artifact; the gating head is in the ledger of --state-dir";
 const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
 
 const FLAGS: &[Flag] = &[
@@ -82,14 +86,14 @@ const FLAGS: &[Flag] = &[
     flag("reward.rlhf_weight", Means::Sets(&["rewards.weights.rlhf_reward_model"])),
     flag("reward.dahoas_weight", Means::Sets(&["rewards.weights.dahoas_reward_model"])),
     flag("reward.prompt_based_weight", Means::Sets(&["rewards.weights.prompt_reward_model"])),
-    flag("wandb.off", Means::AbsentSwitch(NO_WANDB)),
-    flag("wandb.project_name", Means::AbsentValue(NO_WANDB)),
-    flag("wandb.entity", Means::AbsentValue(NO_WANDB)),
-    flag("wandb.offline", Means::AbsentSwitch(NO_WANDB)),
-    flag("wandb.weights_step_length", Means::AbsentValue(NO_WANDB)),
-    flag("wandb.run_step_length", Means::AbsentValue(NO_WANDB)),
-    flag("wandb.notes", Means::AbsentValue(NO_WANDB)),
-    flag("wandb.track_gating_model", Means::AbsentSwitch(NO_WANDB)),
+    flag("wandb.off", Means::Says("reporting.wandb.mode", "off")),
+    flag("wandb.project_name", Means::SetsText("reporting.wandb.project_name")),
+    flag("wandb.entity", Means::SetsText("reporting.wandb.entity")),
+    flag("wandb.offline", Means::Says("reporting.wandb.mode", "offline")),
+    flag("wandb.weights_step_length", Means::AbsentValue("openvalidators 1.2.0 never read it")),
+    flag("wandb.run_step_length", Means::Sets(&["reporting.wandb.run_step_length"])),
+    flag("wandb.notes", Means::SetsText("reporting.wandb.notes")),
+    flag("wandb.track_gating_model", Means::AbsentSwitch(NO_ARTIFACT)),
     flag("wallet.name", Means::SetsText("wallet.name")),
     flag("wallet.hotkey", Means::SetsText("wallet.hotkey")),
     flag("wallet.path", Means::SetsText("wallet.path")),
@@ -190,12 +194,40 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
     Ok(())
 }
 
+/// The settings in force as openvalidators 1.2.0 told them to wandb: its tables `neuron`, `reward` and `wandb`, and `netuid`. The
+/// state directory is left out, as there; no other flag of these names a file.
+#[must_use]
+pub fn as_reference(config: &Config) -> Map<String, Json> {
+    let mut told = Map::new();
+    let Ok(ours) = serde_json::to_value(config) else { return told };
+    for Flag { name, means } in FLAGS {
+        let (table, key) = name.split_once('.').unwrap_or(("", name));
+        let value = |key: &str| key.split('.').try_fold(&ours, |table, part| table.get(part)).cloned();
+        let value = match *means {
+            Means::Sets([first, ..]) | Means::On([first, ..]) => value(first),
+            Means::SetsText(first) => value(first),
+            Means::Off([first, ..]) => value(first).and_then(|on| on.as_bool()).map(|on| Json::from(!on)),
+            Means::Says(first, word) => value(first).map(|found| Json::from(found == word)),
+            _ => None,
+        };
+        let Some(value) = value.filter(|_| *name != "neuron.full_path") else { continue };
+        match table {
+            "" => told.insert(key.to_owned(), value),
+            "neuron" | "reward" | "wandb" => {
+                let table = told.entry(table).or_insert_with(|| Map::new().into());
+                table.as_object_mut().and_then(|table| table.insert(key.to_owned(), value))
+            }
+            _ => None,
+        };
+    }
+    told
+}
+
 #[cfg(test)]
 mod tests {
     use openvalidators_messages::inference::Pooling;
 
     use super::*;
-    use crate::config::Config;
 
     /// No flag is dead: each key of the table exists in the configuration.
     #[test]
@@ -275,6 +307,20 @@ mod tests {
     }
 
     #[test]
+    fn the_flags_of_wandb_are_those_of_the_reference() {
+        let command = clap::Command::new("run").args(arguments());
+        let given = "run --wandb.offline --wandb.project_name 1 --wandb.entity mine --wandb.run_step_length 7 --wandb.notes true";
+        let mut layers = Layers::default();
+        layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
+        apply(&command.try_get_matches_from(given.split_whitespace()).unwrap(), &mut layers).unwrap();
+        let wandb = layers.read::<Config>().unwrap().reporting.wandb;
+        wandb.check().unwrap();
+        assert_eq!(wandb.mode, openvalidators_reporting::wandb::Mode::Offline);
+        assert_eq!((&*wandb.project_name, &*wandb.entity, &*wandb.notes), ("1", "mine", "true"));
+        assert_eq!(wandb.run_step_length, 7);
+    }
+
+    #[test]
     fn the_rewards_flags_set_shares_and_switches() {
         let command = clap::Command::new("run").args(arguments());
         let given = "run --reward.dpo_weight 0.3 --reward.rlhf_weight 0.25 --reward.reciprocate_weight 0.2 \
@@ -303,8 +349,8 @@ mod tests {
     #[test]
     fn a_flag_without_an_effect_says_why() {
         let command = clap::Command::new("run").args(arguments());
-        let matches = command.try_get_matches_from(["run", "--wandb.notes", "x"]).unwrap();
+        let matches = command.try_get_matches_from(["run", "--wandb.track_gating_model"]).unwrap();
         let error = apply(&matches, &mut Layers::default()).unwrap_err().to_string();
-        assert!(error.contains("--wandb.notes") && error.contains("wandb"), "{error}");
+        assert!(error.contains("--wandb.track_gating_model") && error.contains("artifact"), "{error}");
     }
 }

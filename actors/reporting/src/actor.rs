@@ -17,6 +17,7 @@ use crate::{
     Follower, LedgerReader, ReportingConfig, ReportingMetrics, Tail, TailError,
     event::Origin,
     event_log::{EventLog, is_about},
+    wandb::{self, WandbParts},
 };
 
 /// The name under which the ledger keeps the cursor.
@@ -51,6 +52,8 @@ pub struct ReportingParts {
     /// The local time zone, for names of renamed files and times people read. A process with more than one thread cannot
     /// ask for it, so `main` does.
     pub offset: UtcOffset,
+    /// wandb, where it is on.
+    pub wandb: Option<WandbParts>,
 }
 
 /// Reports what happened, at its own pace.
@@ -89,10 +92,10 @@ impl ReportingActor {
         Self { parts, stop: watch::Sender::new(false), drained: watch::Sender::new(false) }
     }
 
-    fn tail(&self) -> Tail {
+    fn tail(&self, reader: &'static str) -> Tail {
         let ReportingParts { config, ledger, clock, .. } = &self.parts;
         Tail {
-            reader: READER,
+            reader,
             ledger: ledger.clone(),
             clock: clock.clone(),
             poll: Duration::from_millis(config.poll_milliseconds.max(1)),
@@ -108,15 +111,35 @@ impl ReportingActor {
             .then(|| EventLog::new(folder.clone(), config.events_retention_size, !config.disable_log_rewards, origin));
         Reporter { log, metrics: metrics.clone() }
     }
+
+    /// Reports to wandb until `stop`, where it is on. By a cursor of its own: trouble of one log is none of the other.
+    fn report_to_wandb(&self, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + 'static {
+        let ReportingParts { config, scores, metagraph, clock, offset, wandb, .. } = &self.parts;
+        let around = wandb::Around {
+            scores: scores.clone(),
+            metagraph: metagraph.clone(),
+            clock: clock.clone(),
+            offset: *offset,
+            log_rewards: !config.disable_log_rewards,
+            drain: Duration::from_secs(config.drain_seconds),
+        };
+        let (tail, wandb) = (self.tail(wandb::READER), wandb.clone());
+        async move {
+            if let Some(parts) = wandb {
+                wandb::report(parts, around, tail, stop).await;
+            }
+        }
+    }
 }
 
 impl Actor for ReportingActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        let (tail, mut reporter, stop) = (self.tail(), self.reporter(), self.stop.subscribe());
-        let following = async move { tail.follow(&mut reporter, stop).await };
-        context.spawn(following.into_actor(self).map(|(), actor, context| {
+        let (tail, mut reporter, stop) = (self.tail(READER), self.reporter(), self.stop.subscribe());
+        let wandb = self.report_to_wandb(stop.clone());
+        let following = async move { futures::join!(tail.follow(&mut reporter, stop), wandb) };
+        context.spawn(following.into_actor(self).map(|((), ()), actor, context| {
             let asked = *actor.stop.borrow();
             actor.drained.send_replace(true);
             if !asked {

@@ -4,6 +4,8 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::wandb::{WandbConfig, WandbConfigError};
+
 /// Loopback, and not 9615: a subtensor node on the same machine exports its own metrics there.
 const DEFAULT_METRICS_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9616);
 
@@ -25,6 +27,8 @@ pub struct ReportingConfig {
     pub drain_seconds: u64,
     /// Prometheus.
     pub metrics: MetricsConfig,
+    /// wandb.
+    pub wandb: WandbConfig,
 }
 
 /// The Prometheus exporter and health endpoints.
@@ -62,6 +66,7 @@ impl Default for ReportingConfig {
             batch_steps: NonZeroUsize::MIN.saturating_add(31),
             drain_seconds: 5,
             metrics: MetricsConfig::default(),
+            wandb: WandbConfig::default(),
         }
     }
 }
@@ -69,6 +74,14 @@ impl Default for ReportingConfig {
 impl Default for MetricsConfig {
     fn default() -> Self {
         Self { off: false, address: DEFAULT_METRICS_ADDRESS, per_uid: true, per_uid_seconds: 15 }
+    }
+}
+
+impl ReportingConfig {
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), WandbConfigError> {
+        self.wandb.check()
     }
 }
 

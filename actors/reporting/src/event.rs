@@ -12,6 +12,7 @@ use serde::{
     Deserialize, Serialize, Serializer,
     ser::{Error as _, SerializeMap},
 };
+use serde_json::{Map, Value};
 use time::{OffsetDateTime, UtcOffset, format_description::FormatItem, macros::format_description};
 
 /// The version of the additions after `best`; raised when a reader of the old shape would misread the new one.
@@ -98,6 +99,19 @@ fn timestamp(at: OffsetDateTime) -> f64 {
 /// Since 1970, which no step is older than.
 fn micros(at: OffsetDateTime) -> u128 {
     u128::try_from(at.unix_timestamp_nanos() / 1_000).unwrap_or(0)
+}
+
+/// The event alone, for those who send it elsewhere.
+pub(crate) fn values(step: &StoredStep, log_rewards: bool) -> Result<Map<String, Value>, serde_json::Error> {
+    match serde_json::to_value(Event { step, log_rewards })? {
+        Value::Object(values) => Ok(values),
+        other => Err(serde_json::Error::custom(format!("an event is no object: {other}"))),
+    }
+}
+
+/// When a step settled, in seconds since 1970.
+pub(crate) fn settled_timestamp(step: &StoredStep) -> io::Result<f64> {
+    settled_at(&step.record, UtcOffset::UTC).map(timestamp)
 }
 
 // === The envelope that loguru puts around an event ===

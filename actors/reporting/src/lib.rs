@@ -1,8 +1,10 @@
-//! What happened, for people and their tools: the event log, Prometheus, and the health endpoints.
+//! What happened, for people and their tools: the event log, wandb, Prometheus, and the health endpoints.
 //!
 //! Nobody sends to this actor. It *pulls* settled steps from `actors/ledger` by a cursor ([`Tail`]), so that a slow or
 //! dead reporting never slows a step: what it cannot keep up with waits in the ledger. It asks `actors/weights` for
 //! scores, for the gauges of the uids.
+//!
+//! [`wandb`] does the same by a cursor of its own, into logs that it uploads in its own time.
 //!
 //! When the disk is full or the ledger does not answer, it tries again with growing pauses, counts
 //! `openvalidators_reporting_errors_total` and turns `/ready` red; no event is lost or doubled meanwhile, nor by a
@@ -21,6 +23,7 @@ mod metrics;
 mod tail;
 #[cfg(test)]
 mod testing;
+pub mod wandb;
 
 pub use actor::{Mailboxes, ReportingActor, ReportingParts};
 pub use config::{ByteSize, MetricsConfig, ParseByteSizeError, ReportingConfig};

@@ -210,7 +210,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Makes and registers metrics under the project's prefix.
-struct Registrar<'a>(&'a Registry);
+pub(crate) struct Registrar<'a>(pub(crate) &'a Registry);
 
 impl Registrar<'_> {
     fn opts(name: &str, help: &str) -> Opts {
@@ -222,19 +222,19 @@ impl Registrar<'_> {
         Ok(metric)
     }
 
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    pub(crate) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         self.add(IntCounter::with_opts(Self::opts(name, help))?)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    pub(crate) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         self.add(IntCounterVec::new(Self::opts(name, help), labels)?)
     }
 
-    fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    pub(crate) fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
         self.add(Gauge::with_opts(Self::opts(name, help))?)
     }
 
-    fn int_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    pub(crate) fn int_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.add(IntGauge::with_opts(Self::opts(name, help))?)
     }
 

@@ -48,6 +48,7 @@ impl Bench {
             clock: SystemClock::shared(),
             started_at: Duration::ZERO,
             offset: UtcOffset::UTC,
+            wandb: None,
         })
         .start()
     }

@@ -1,0 +1,120 @@
+//! Where rows go, found out before anything starts, and said once.
+
+use std::path::{Path, PathBuf};
+
+use openvalidators_runtime::FileError;
+use reqwest::Url;
+
+use super::{
+    config::{Mode, Redact, WandbConfig, server},
+    credentials::{CredentialError, KEY_VARIABLE, Places},
+};
+
+/// wandb's own.
+const SERVER: &str = "https://api.wandb.ai";
+/// The real client's variable for another one.
+const SERVER_VARIABLE: &str = "WANDB_BASE_URL";
+/// Below the state directory.
+const FOLDER: &str = "wandb";
+
+/// Where rows go.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub(super) config: WandbConfig,
+    /// Of all runs.
+    pub(super) folder: PathBuf,
+    /// The server, where there is a key for one.
+    pub(super) online: Option<Online>,
+}
+
+/// A server, and where its key is.
+#[derive(Clone, Debug)]
+pub(super) struct Online {
+    pub server: Url,
+    pub places: Places,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The server's address.
+    #[error("{place} is {found:?}: expected an http or https URL with a host, such as {SERVER}")]
+    Server {
+        /// Where it was written.
+        place: &'static str,
+        /// What was written.
+        found: String,
+    },
+    /// The key.
+    #[error("wandb: {0}")]
+    Key(String),
+}
+
+impl From<CredentialError> for SetupError {
+    fn from(error: CredentialError) -> Self {
+        Self::Key(error.to_string())
+    }
+}
+
+impl From<FileError> for SetupError {
+    fn from(error: FileError) -> Self {
+        Self::Key(error.to_string())
+    }
+}
+
+// === impl Setup ===
+
+impl Setup {
+    /// What the settings and the environment say; `None` when wandb is off.
+    ///
+    /// # Errors
+    /// When a server or a key is named that is none.
+    pub fn of(config: &WandbConfig, state_dir: &Path) -> Result<Option<Self>, SetupError> {
+        let variable = std::env::var(SERVER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+        let (place, text) = match (&*config.base_url, &variable) {
+            ("", Some(text)) => (SERVER_VARIABLE, text.trim()),
+            ("", None) => ("the default", SERVER),
+            (text, _) => ("reporting.wandb.base_url", text),
+        };
+        if config.mode == Mode::Off {
+            return Ok(None);
+        }
+        let mut setup = Self { config: config.clone(), folder: state_dir.join(FOLDER), online: None };
+        if config.mode == Mode::Online {
+            let server = server(text).ok_or_else(|| SetupError::Server { place, found: text.to_owned() })?;
+            let places = Places::of_process(config.api_key_file.clone(), server.host_str().unwrap_or_default());
+            if places.find()?.is_some() {
+                setup.online = Some(Online { server, places });
+            }
+        }
+        Ok(Some(setup))
+    }
+
+    /// What the operator is told once: where rows go, who can read them, and what to do where they go nowhere.
+    #[must_use]
+    pub fn note(&self) -> String {
+        let WandbConfig { mode, project_name, entity, redact, .. } = &self.config;
+        let folder = self.folder.display();
+        let texts = match redact {
+            Redact::None => "prompts and completions included (reporting.wandb.redact)",
+            Redact::Prompts => "without prompts",
+            Redact::Texts => "without prompts and completions",
+        };
+        let later = format!("upload them later with `wandb sync {folder}/offline-run-*`");
+        match (&self.online, mode) {
+            (Some(online), _) => {
+                let owner = if entity.is_empty() { "the owner of the API key" } else { entity };
+                let host = online.server.host_str().unwrap_or_default();
+                format!(
+                    "wandb: rows go to project {project_name} of {owner} at {host}, {texts}; whoever may see that project \
+                     reads them. They are kept in {folder} first"
+                )
+            }
+            (None, Mode::Online) => format!(
+                "wandb: there is no API key, so rows stay in {folder}; {later}. For the next start: `wandb login`, \
+                 {KEY_VARIABLE}, or reporting.wandb.api_key_file (anonymous reporting no longer exists at wandb)"
+            ),
+            (None, _) => format!("wandb: offline; rows stay in {folder}, {texts}; {later}"),
+        }
+    }
+}
