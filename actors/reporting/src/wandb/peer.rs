@@ -177,7 +177,8 @@ async fn we_leave_what_the_real_client_leaves(peer: &str) {
     std::fs::write(&input, json!([about, written]).to_string()).unwrap();
     std::fs::write(&script, LOG_ROWS).unwrap();
     let mut command = Command::new(programs.join("python"));
-    command.arg(&script).arg(&input).arg(folder.path());
+    let theirs = tempfile::tempdir().unwrap();
+    command.arg(&script).arg(&input).arg(theirs.path());
     real(command, &logged, folder.path()).await;
 
     let ours = Double::start().await;
