@@ -86,6 +86,8 @@ async fn start(
     let wandb = wandb::Setup::of(&config.reporting.wandb, &config.state_dir)?;
     if let Some(setup) = &wandb {
         print_note(style, &setup.note());
+    } else if config.reporting.wandb.is_set_up_and_off() {
+        print_note(style, "wandb is off, whatever else is set for it: --set reporting.wandb.mode=online turns it on");
     }
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("making the state directory {}", config.state_dir.display()))?;

@@ -41,10 +41,12 @@ use tokio::sync::watch;
 
 pub use config::{Mode, Redact, WandbConfig, WandbConfigError};
 pub use journal::RunAbout;
+#[cfg(test)]
+pub(crate) use journal::tests::rows as rows_of;
 pub use metrics::WandbMetrics;
 pub use setup::{Setup, SetupError};
 
-use crate::{Follower, LedgerReader, Tail, TailError};
+use crate::{Follower, LedgerReader, Tail};
 use hardware::Hardware;
 use journal::{FINISHED, Journal};
 use row::Columns;
@@ -180,11 +182,6 @@ impl Follower for Reporter {
             self.report_scores(last.record.step.forward.0).await?;
         }
         Ok(())
-    }
-
-    fn troubled(&mut self, error: Option<&TailError>) {
-        // Said by the tail already; there is nothing else to turn off.
-        let _ = error;
     }
 }
 

@@ -14,6 +14,7 @@ struct Bench {
     metrics: ReportingMetrics,
     registry: Registry,
     config: ReportingConfig,
+    wandb: Option<WandbParts>,
 }
 
 impl Bench {
@@ -27,7 +28,7 @@ impl Bench {
         };
         let metrics = ReportingMetrics::new(&registry, &build).unwrap();
         let config = ReportingConfig { poll_milliseconds: 1, ..ReportingConfig::default() };
-        Self { folder: tempfile::tempdir().unwrap(), ledger, metrics, registry, config }
+        Self { folder: tempfile::tempdir().unwrap(), ledger, metrics, registry, config, wandb: None }
     }
 
     /// One life of the actor.
@@ -48,7 +49,7 @@ impl Bench {
             clock: SystemClock::shared(),
             started_at: Duration::ZERO,
             offset: UtcOffset::UTC,
-            wandb: None,
+            wandb: self.wandb.clone(),
         })
         .start()
     }
@@ -167,4 +168,39 @@ async fn the_switches_switch_off() {
     assert_eq!(bench.logged(), [3], "what was not to be saved stays unsaved");
     let text = std::fs::read_to_string(bench.folder.path().join(EVENT_LOG_FILE)).unwrap();
     assert!(!text.contains("reward_model") && text.contains("\"rewards\": [0.4"), "{text}");
+}
+
+/// Two lives, the second from a cursor that was not saved in time: each step is one row, in the run of its life.
+#[actix::test]
+async fn wandb_has_every_step_once_and_the_scores_of_each_life() {
+    use crate::wandb::{Mode, RunAbout, Setup, WandbConfig, WandbMetrics};
+
+    let mut bench = Bench::new(MemoryLedger::with(steps(1..=12)));
+    let config = WandbConfig { mode: Mode::Offline, hardware_seconds: 0, ..WandbConfig::default() };
+    let setup = Setup::of(&config, bench.folder.path()).unwrap().unwrap();
+    assert!(setup.note().contains("offline-run-"), "{}", setup.note());
+    let metrics = WandbMetrics::new(&bench.registry).unwrap();
+    bench.wandb = Some(WandbParts { setup, about: Arc::new(RunAbout::default()), metrics });
+    let actor = bench.start();
+    bench.reported(12).await;
+    bench.stop(actor).await;
+    assert_eq!(bench.ledger.cursor("wandb"), 12);
+    bench.ledger.cursors.borrow_mut().insert("wandb", Sequence(5));
+    bench.ledger.push(step(13));
+    let actor = bench.start();
+    bench.reported(13).await;
+    bench.stop(actor).await;
+
+    let runs = crate::wandb::rows_of(&bench.folder.path().join("wandb"));
+    let sequences = |rows: &[Value]| rows.iter().filter_map(|row| row["sequence"].as_u64()).collect::<Vec<_>>();
+    assert_eq!(
+        runs.iter().map(|(rows, exit)| (sequences(rows), *exit)).collect::<Vec<_>>(),
+        [((1..=12).collect(), Some(0)), (vec![13], Some(0))]
+    );
+    for (rows, _) in &runs {
+        let scores: Vec<_> = rows.iter().filter(|row| !row["neuron_weights"].is_null()).collect();
+        assert_eq!(scores.len(), 1, "one row of scores at the start");
+        assert!(scores[0]["neuron_weights"].as_array().unwrap().contains(&Value::from(0.5)), "{}", scores[0]);
+    }
+    assert!(bench.exported().contains("openvalidators_wandb_rows_total 15"), "{}", bench.exported());
 }

@@ -88,6 +88,12 @@ impl Default for WandbConfig {
 }
 
 impl WandbConfig {
+    /// Whether somebody set something up, and nothing comes of it.
+    #[must_use]
+    pub fn is_set_up_and_off(&self) -> bool {
+        self.mode == Mode::Off && *self != Self::default()
+    }
+
     /// # Errors
     /// The first value that makes no sense.
     pub fn check(&self) -> Result<(), WandbConfigError> {
@@ -125,6 +131,15 @@ pub(super) fn server(text: &str) -> Option<reqwest::Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// openvalidators 1.2.0 was on by default: its flags alone must not look as if they did something.
+    #[test]
+    fn settings_without_an_effect_are_noticed() {
+        assert!(!WandbConfig::default().is_set_up_and_off());
+        let named = WandbConfig { entity: "team".into(), ..WandbConfig::default() };
+        assert!(named.is_set_up_and_off());
+        assert!(!WandbConfig { mode: Mode::Offline, ..named }.is_set_up_and_off());
+    }
 
     #[test]
     fn what_makes_no_sense_is_refused_by_name() {

@@ -362,4 +362,4 @@ impl Found {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

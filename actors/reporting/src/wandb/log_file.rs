@@ -80,14 +80,16 @@ pub(crate) enum LogError {
 // === impl LogWriter ===
 
 impl LogWriter {
-    /// A new log; its folder exists.
+    /// A new log; its folder exists. It has its name from the moment that its header is whole.
     pub(crate) fn create(path: PathBuf) -> Result<Self, LogError> {
-        let mut file = OpenOptions::new().create_new(true).write(true).open(&path).at("create", &path)?;
-        file.try_lock().map_err(io::Error::from).at("lock", &path)?;
+        let new = path.with_extension("wandb.new");
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&new).at("create", &new)?;
+        file.try_lock().map_err(io::Error::from).at("lock", &new)?;
         let mut header = IDENT.to_vec();
         header.extend_from_slice(&MAGIC.to_le_bytes());
         header.push(VERSION);
-        file.write_all(&header).and_then(|()| file.sync_all()).at("write", &path)?;
+        file.write_all(&header).and_then(|()| file.sync_all()).at("write", &new)?;
+        std::fs::rename(&new, &path).at("name", &path)?;
         if let Some(folder) = path.parent() {
             // The name must survive a power cut as the rows do.
             File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)?;

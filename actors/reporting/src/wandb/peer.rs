@@ -28,6 +28,14 @@ for row in rows:
 run.finish()
 "#;
 
+/// Reads every row of a project's runs with the given tag, by the public API.
+const READ_ROWS: &str = r#"
+import json, sys, wandb
+runs = wandb.Api(timeout=60).runs(sys.argv[1], filters={"tags": {"$in": [sys.argv[2]]}})
+read = [[run.id, run.state, run.tags, dict(run.config), list(run.scan_history())] for run in runs]
+json.dump(read, open(sys.argv[3], "w"))
+"#;
+
 /// The folder of a peer's programs, or the words why it is not asked.
 fn programs(peer: &str) -> Result<PathBuf, String> {
     let folder = std::env::var_os("OPENVALIDATORS_PEERS").map(PathBuf::from);
@@ -212,4 +220,32 @@ async fn we_leave_what_the_newest_client_leaves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn we_leave_what_the_client_of_openvalidators_1_2_0_leaves() {
     we_leave_what_the_real_client_leaves("wandb15").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_public_api_reads_back_what_we_uploaded() {
+    let programs = match programs("wandb") {
+        Ok(programs) => programs,
+        Err(why) => return eprintln!("{why}"),
+    };
+    let (double, folder) = (Double::start().await, tempfile::tempdir().unwrap());
+    let wandb = folder.path().join("wandb");
+    let written = write_run(&wandb, false);
+    let run = runs::list(&wandb).unwrap().remove(0);
+    uploader(folder.path(), double.url(), Pace::default(), SystemClock::shared()).flush().await;
+
+    let (script, read) = (folder.path().join("read_rows.py"), folder.path().join("read.json"));
+    std::fs::write(&script, READ_ROWS).unwrap();
+    let mut command = Command::new(programs.join("python"));
+    command.arg(&script).arg(format!("{OWNER}/openvalidators")).arg("netuid_1").arg(&read);
+    real(command, &double, folder.path()).await;
+    let read: Value = serde_json::from_slice(&std::fs::read(read).unwrap()).unwrap();
+    assert_eq!(read.as_array().unwrap().len(), 1);
+    let [id, state, tags, config, rows] = &read[0].as_array().unwrap()[..] else { panic!("{read}") };
+    assert_eq!((id, state), (&json!(run.id), &json!("finished")));
+    assert_eq!(tags, &json!(["5Fhotkey", "0.1.0", "netuid_1"]));
+    assert_eq!(config["neuron"], json!({ "moving_average_alpha": 0.05 }));
+    let rows: Vec<_> = rows.as_array().unwrap().iter().map(|row| without(row, &[])).collect();
+    let ours: Vec<_> = written.iter().map(|row| without(row, &[])).collect();
+    assert_eq!(rows, ours);
 }

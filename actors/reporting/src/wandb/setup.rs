@@ -118,3 +118,38 @@ impl Setup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_names_place_reader_and_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        std::fs::write(&key, crate::wandb::server_double::KEY).unwrap();
+        let online = WandbConfig {
+            mode: Mode::Online,
+            base_url: "http://127.0.0.1:1".into(),
+            api_key_file: Some(key.clone()),
+            ..WandbConfig::default()
+        };
+        let note = Setup::of(&online, folder.path()).unwrap().unwrap().note();
+        for words in ["openvalidators", "the owner of the API key", "127.0.0.1", "prompts and completions included"] {
+            assert!(note.contains(words), "{note}");
+        }
+        assert!(!note.contains(crate::wandb::server_double::KEY));
+        let redacted = WandbConfig { redact: Redact::Texts, entity: "team".into(), ..online.clone() };
+        let note = Setup::of(&redacted, folder.path()).unwrap().unwrap().note();
+        assert!(note.contains("without prompts and completions") && note.contains("of team at"), "{note}");
+
+        std::fs::write(&key, "").unwrap();
+        let error = Setup::of(&online, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("holds no API key") && error.contains("key"), "{error}");
+        assert!(Setup::of(&WandbConfig::default(), folder.path()).unwrap().is_none(), "off");
+
+        let without = Setup { online: None, config: online, folder: folder.path().join("wandb") };
+        let note = without.note();
+        assert!(note.contains("no API key") && note.contains("wandb sync") && note.contains("WANDB_API_KEY"), "{note}");
+    }
+}

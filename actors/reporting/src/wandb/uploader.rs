@@ -317,10 +317,13 @@ fn config_of(about: &RunRecord) -> Value {
 fn pending(folder: &Path) -> Result<Vec<(RunFolder, u64)>, UploadError> {
     let mut pending = Vec::new();
     for run in runs::list(folder)? {
-        if !run.offline && !run.synced().exists() {
-            let size = std::fs::metadata(run.log()).map_or(0, |about| about.len());
+        if run.offline || run.synced().exists() {
+            continue;
+        }
+        // A folder without a log is a run that begins just now, or could not.
+        if let Ok(about) = std::fs::metadata(run.log()) {
             let done = load_progress(&run.progress())?.position;
-            pending.push((run, size.saturating_sub(done)));
+            pending.push((run, about.len().saturating_sub(done)));
         }
     }
     Ok(pending)

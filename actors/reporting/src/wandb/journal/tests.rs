@@ -28,7 +28,7 @@ pub(in crate::wandb) fn journal(folder: &Path, offline: bool, run_step_length: u
 }
 
 /// The rows of each run, by what their columns hold, and its exit code.
-pub(in crate::wandb) fn rows(folder: &Path) -> Vec<(Vec<Value>, Option<i32>)> {
+pub(crate) fn rows(folder: &Path) -> Vec<(Vec<Value>, Option<i32>)> {
     let read = |run: &RunFolder| {
         let (mut log, mut rows, mut exit) = (LogReader::open(&run.log()).unwrap(), Vec::new(), None);
         loop {
