@@ -230,7 +230,7 @@ impl Topology {
         // Weights fold what rewards made of the steps: recovering rewards stores outcomes that a crash left out.
         recovered("the state of rewards", doors.rewards.apply.ready(), shutdown).await?;
 
-        let weights_metrics = weights::Metrics::new(registry)?;
+        let weights_metrics = weights::Metrics::new(registry)?.per_uid(config.reporting.metrics.per_uid);
         let weights = {
             let metrics = weights_metrics.clone();
             let (hotkey, mut config, clock) = (signer.hotkey(), config.weights.clone(), clock.clone());
@@ -296,6 +296,7 @@ impl Topology {
         };
 
         let reporting_metrics = reporting::ReportingMetrics::new(registry, &build_info())?;
+        registry.register(Box::new(reporting::DiskSpace::new(&config.state_dir)?))?;
         let reporting = {
             let wandb = match wandb {
                 Some(setup) => Some(reporting::wandb::WandbParts {

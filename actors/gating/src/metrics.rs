@@ -8,7 +8,7 @@ use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, cor
 
 use crate::state::{Folded, State};
 
-/// Topics that have a series of their own for each uid; further ones are counted together.
+/// Topics that have a series of their own; further ones are counted together.
 const MOST_TOPICS: usize = 24;
 /// What these are called.
 const OTHER_TOPICS: &str = "other";
@@ -90,11 +90,7 @@ impl Metrics {
             coverage: gauge("coverage", "Share of the available miners asked within longest_wait_blocks")?,
             longest_wait_blocks: count("longest_wait_blocks", "Blocks the longest waiting available miner has waited")?,
             unread_total: counter("unread_total", "Prompts that got no embedding in time, and were routed uniformly")?,
-            asked_about_total: by(
-                "asked_about_total",
-                "Settled questions, by uid and by topic of the text",
-                &["uid", "topic"],
-            )?,
+            asked_about_total: by("asked_about_total", "Settled questions, by topic of the text", &["topic"])?,
             topics: Arc::default(),
             loss: gauge("loss", "Loss of the gating head on the latest step, before it learned from it")?,
             refused_total: counter("refused_total", "Steps the gating head refused to learn from")?,
@@ -141,9 +137,7 @@ impl Metrics {
             Folded::Known => return,
         }
         let topic = self.topic(&record.source);
-        for asked in &record.asked {
-            self.asked_about_total.with_label_values(&[asked.uid.to_string().as_str(), &topic]).inc();
-        }
+        self.asked_about_total.with_label_values(&[&topic]).inc_by(record.asked.len() as u64);
     }
 
     /// Shows what the state has come to.

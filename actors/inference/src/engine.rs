@@ -86,6 +86,7 @@ pub enum Kind {
 pub struct LocalEngine {
     models: BTreeMap<ModelName, Arc<Served>>,
     devices: BTreeMap<DeviceName, DeviceThread>,
+    metrics: Metrics,
 }
 
 /// Why the engine did not start.
@@ -179,6 +180,7 @@ impl LocalEngine {
             );
             let name = source.name.clone();
             let catalogue::Loaded { network, tokenizer, ends, digests } = loaded;
+            metrics.start_at_zero(device, &name);
             let served = Served { name: name.clone(), kind, device, tokenizer, ends, digests };
             if models.insert(name.clone(), Arc::new(served)).is_some() {
                 return Err(StartError::TwoOfOneName(name));
@@ -208,7 +210,7 @@ impl LocalEngine {
             Ok((name, device.map_err(|error| StartError::Threads(error.to_string()))?))
         };
         let devices = opened.into_iter().map(start).collect::<Result<_, StartError>>()?;
-        Ok(Self { models, devices })
+        Ok(Self { models, devices, metrics })
     }
 
     /// Takes no more requests, finishes the batches in hand, answers [`InferenceError::Closed`] to all who wait and joins
@@ -231,6 +233,11 @@ impl LocalEngine {
             }
         };
         Err(InferenceError::WrongModel { model: name.clone(), asked, reason })
+    }
+
+    fn note_not_finite<T>(&self, model: &ModelName, rows: &[Row<T>], is_finite: impl Fn(&T) -> bool) {
+        let count = rows.iter().flatten().filter(|row| !is_finite(row)).count();
+        self.metrics.not_finite.with_label_values(&[&*model.0]).inc_by(count as u64);
     }
 
     /// Asks the model's device for the rows that could be tokenised, and puts its answers between those that could not.
@@ -278,7 +285,9 @@ impl Engine for LocalEngine {
         let rows = served
             .tokenise(move |served| Ok(texts.par_iter().map(|text| served.embedded_rows(text, pooling)).collect()))
             .await?;
-        self.ask(&served, rows, |texts| EmbedWork { texts, pooling }, Job::Embed).await
+        let rows = self.ask(&served, rows, |texts| EmbedWork { texts, pooling }, Job::Embed).await?;
+        self.note_not_finite(&served.name, &rows, |states| states.iter().all(|value| value.is_finite()));
+        Ok(rows)
     }
 
     async fn log_prob(&self, request: LogProb) -> Result<Vec<Row<LogProbability>>, InferenceError> {
@@ -292,7 +301,10 @@ impl Engine for LocalEngine {
             return Ok(Vec::new());
         }
         let rows = served.tokenise(move |served| served.scored_rows(&prompt, &completions)).await?;
-        self.ask(&served, rows, |rows| LogProbWork { rows, penalty }, Job::LogProb).await
+        let rows = self.ask(&served, rows, |rows| LogProbWork { rows, penalty }, Job::LogProb).await?;
+        // The mean of nothing is none too, and nobody's fault.
+        self.note_not_finite(&served.name, &rows, |scored| scored.tokens == 0 || scored.mean.is_some());
+        Ok(rows)
     }
 
     async fn classify(&self, request: Classify) -> Result<Vec<Row<Logits>>, InferenceError> {
@@ -301,7 +313,11 @@ impl Engine for LocalEngine {
         let windows = move |served: &Served, input: &Input| served.row(|tokenizer| tokenizer.windows(input, overflow));
         let rows =
             served.tokenise(move |served| Ok(inputs.par_iter().map(|input| windows(served, input)).collect())).await?;
-        self.ask(&served, rows, |inputs| ClassifyWork { inputs }, Job::Classify).await
+        let rows = self.ask(&served, rows, |inputs| ClassifyWork { inputs }, Job::Classify).await?;
+        self.note_not_finite(&served.name, &rows, |logits| {
+            logits.iter().flat_map(|row| row.iter()).all(|value| value.is_finite())
+        });
+        Ok(rows)
     }
 
     async fn generate(&self, request: Generate) -> Result<Vec<Row<Generated>>, InferenceError> {

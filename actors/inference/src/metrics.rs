@@ -18,6 +18,8 @@ pub struct Metrics {
     pub deduplicated: IntCounterVec,
     /// Batches that failed and were split, or failed as single rows, by model.
     pub failures: IntCounterVec,
+    /// Rows whose answer was no finite number, by model: a network in two-byte numbers that overflowed, or damaged weights.
+    pub not_finite: IntCounterVec,
     /// Requests dropped before or during their work because their caller had gone, by model.
     pub abandoned: IntCounterVec,
     /// Batches that were split because a device's memory did not suffice, by device.
@@ -55,12 +57,25 @@ impl Metrics {
             tokens: counter("tokens_total", "Tokens computed; a shared prefix counts once")?,
             deduplicated: counter("deduplicated_total", "Texts answered from an equal text's work")?,
             failures: counter("failures_total", "Batches that failed on the device and were split, or single rows")?,
+            not_finite: counter("not_finite_total", "Rows whose answer was no finite number: NaN or infinite")?,
             abandoned: counter("abandoned_total", "Requests dropped because their caller had gone")?,
             out_of_memory: counter_by("device", "out_of_memory_total", "Batches split because memory did not suffice")?,
             budget: gauge("budget_tokens", "Tokens computed together at most")?,
             queue_depth: gauge("queue_depth", "Requests waiting for a device")?,
         })
     }
+
+    /// Makes every series of a model on its device.
+    pub(crate) fn start_at_zero(&self, device: DeviceName, model: &ModelName) {
+        self.busy_seconds(device, model);
+        self.out_of_memory(device);
+        self.budget(device);
+        self.queue_depth(device);
+        let by_model =
+            [&self.batches, &self.tokens, &self.deduplicated, &self.failures, &self.not_finite, &self.abandoned];
+        by_model.into_iter().for_each(|counter| drop(counter.with_label_values(&[&*model.0])));
+    }
+
     pub(crate) fn busy_seconds(&self, device: DeviceName, model: &ModelName) -> Counter {
         self.busy_seconds.with_label_values(&[device.to_string().as_str(), &*model.0])
     }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use openvalidators_messages::StepKind;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
-use crate::{forward::ForwardEnd, settle::Settled};
+use crate::{
+    forward::ForwardEnd,
+    settle::{PARTS, Settled},
+};
 
 /// Seconds, from a fold in memory to a step on a slow processor.
 const SECONDS: [f64; 14] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 180.0, 600.0];
@@ -73,6 +76,9 @@ impl Metrics {
         registry.register(Box::new(metrics.settle_retries.clone()))?;
         for end in ForwardEnd::LABELS {
             metrics.forwards.with_label_values(&[end]);
+        }
+        for part in PARTS {
+            metrics.settle_retries.with_label_values(&[part]);
         }
         for step in StepKind::ALL {
             for result in Settled::LABELS {

@@ -33,6 +33,12 @@ pub const SETTLE_BACKOFF: Backoff =
 
 /// The part without which a step did not happen.
 const APPEND: &str = "append";
+const REWARDS: &str = "fold into rewards";
+const WEIGHTS: &str = "fold into weights";
+const GATING: &str = "fold into gating";
+const OUTCOME: &str = "store the outcome";
+/// Every part of settling; also the label of a metric.
+pub(crate) const PARTS: [&str; 5] = [APPEND, REWARDS, WEIGHTS, GATING, OUTCOME];
 
 /// A step that is settled.
 #[derive(Clone, Debug)]
@@ -92,12 +98,12 @@ impl Settler {
 
     async fn fold(&self, sequence: Sequence, record: Arc<StepRecord>, owed: &mut Owed) -> Result<Settled, NotSettled> {
         let fold = rewards::Apply { sequence, record: record.clone() };
-        let outcome = self.insist("fold into rewards", &self.desks.apply_rewards, fold, is_past).await?;
+        let outcome = self.insist(REWARDS, &self.desks.apply_rewards, fold, is_past).await?;
         *owed = Some(ledger::StoreOutcome { sequence, outcome: outcome.clone() });
         let fold = weights::Apply { sequence, record: record.clone(), outcome: outcome.clone() };
-        let folded = self.insist("fold into weights", &self.desks.apply_weights, fold, is_past).await;
+        let folded = self.insist(WEIGHTS, &self.desks.apply_weights, fold, is_past).await;
         let fold = gating::Apply { sequence, record, outcome: outcome.clone() };
-        let learned = self.insist("fold into gating", &self.desks.apply_gating, fold, is_past).await;
+        let learned = self.insist(GATING, &self.desks.apply_gating, fold, is_past).await;
         if let Ok(Some(loss)) = learned {
             let outcome = Arc::new(StepOutcome::clone(&outcome).with_gating_loss(Some(loss)));
             *owed = Some(ledger::StoreOutcome { sequence, outcome });
@@ -111,7 +117,7 @@ impl Settler {
 
     async fn store(&self, owed: &mut Owed) -> Result<(), NotSettled> {
         if let Some(store) = owed.clone() {
-            self.insist("store the outcome", &self.desks.store_outcome, store, |_| false).await?;
+            self.insist(OUTCOME, &self.desks.store_outcome, store, |_| false).await?;
             *owed = None;
         }
         Ok(())

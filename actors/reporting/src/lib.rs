@@ -15,6 +15,7 @@
 
 mod actor;
 mod config;
+mod disk;
 mod event;
 mod event_log;
 mod exporter;
@@ -27,6 +28,7 @@ pub mod wandb;
 
 pub use actor::{Mailboxes, ReportingActor, ReportingParts};
 pub use config::{ByteSize, MetricsConfig, ParseByteSizeError, ReportingConfig};
+pub use disk::DiskSpace;
 pub use event::{EVENT_SCHEMA_VERSION, Origin};
 pub use event_log::{EVENT_LOG_FILE, EventLog, EventLogError, Tally};
 pub use exporter::{Exporter, ExporterError};

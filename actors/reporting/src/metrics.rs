@@ -47,7 +47,7 @@ pub struct ReportingMetrics {
     sequence: IntGauge,
     uid_score: GaugeVec,
     uid_success: GaugeVec,
-    uid_rewarded: GaugeVec,
+    uid_incentive: GaugeVec,
     uid_info: GaugeVec,
     event_log_bytes: IntCounter,
     event_log_rotations: IntCounter,
@@ -87,7 +87,7 @@ impl ReportingMetrics {
             sequence: r.int_gauge("reported_sequence", "The place in the ledger of the latest reported step")?,
             uid_score: r.gauges("uid_score", "Moving-average score of the hotkey that holds the uid", &["uid"])?,
             uid_success: r.gauges("uid_success_ratio", "Share of the steps asked that the hotkey answered", &["uid"])?,
-            uid_rewarded: r.gauges("uid_rewarded_ratio", "Share of the steps asked that earned the hotkey something", &["uid"])?,
+            uid_incentive: r.gauges("uid_incentive_ratio", "Share of what miners earn that the chain gives the uid", &["uid"])?,
             uid_info: r.gauges("uid_info", "Who holds the uid; always 1", &["uid", "hotkey"])?,
             event_log_bytes: r.counter("event_log_bytes_total", "Bytes written to the event log")?,
             event_log_rotations: r.counter("event_log_rotations_total", "Times the event log was full and begun anew")?,
@@ -144,17 +144,17 @@ impl ReportingMetrics {
 
     /// Replaces the gauges of all uids. A hotkey without a score has a uid, but no numbers.
     pub(crate) fn show_uids(&self, metagraph: &Metagraph, scores: &ScoreTable) {
-        for gauges in [&self.uid_score, &self.uid_success, &self.uid_rewarded, &self.uid_info] {
+        for gauges in [&self.uid_score, &self.uid_success, &self.uid_incentive, &self.uid_info] {
             gauges.reset();
         }
         for neuron in &metagraph.neurons {
             let uid = neuron.uid.to_string();
             self.uid_info.with_label_values(&[&uid, &ss58::encode(&neuron.hotkey)]).set(1.0);
+            self.uid_incentive.with_label_values(&[&uid]).set(neuron.incentive);
             let Some(row) = scores.rows.iter().find(|row| row.hotkey == neuron.hotkey) else { continue };
             self.uid_score.with_label_values(&[&uid]).set(row.score);
             if row.asked > 0 {
                 self.uid_success.with_label_values(&[&uid]).set(ratio(row.answered, row.asked));
-                self.uid_rewarded.with_label_values(&[&uid]).set(ratio(row.rewarded, row.asked));
             }
         }
     }

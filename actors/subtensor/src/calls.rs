@@ -45,6 +45,19 @@ impl ChainCalls {
         Ok(metagraph)
     }
 
+    /// Compares our clock with the newest block's, for the metrics; one attempt.
+    ///
+    /// # Errors
+    /// The chain's, or `Unreachable` when it does not answer in time.
+    pub async fn compare_clocks(&self) -> Result<(), ChainError> {
+        let answer = with_deadline(&*self.clock, self.config.read_timeout(), "time", self.chain.time()).await;
+        self.metrics.called("time", &answer);
+        if let Some(of_block) = answer? {
+            self.metrics.told_time(self.clock.unix(), of_block);
+        }
+        Ok(())
+    }
+
     /// A row of stored weights; tried again when the chain cannot be reached.
     ///
     /// # Errors

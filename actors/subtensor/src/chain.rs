@@ -30,6 +30,11 @@ pub trait Chain: Send + Sync {
     /// A row of weights as the chain stores it at the head, the largest 65535; empty when none were set.
     async fn weights_of(&self, uid: Uid) -> Result<Vec<(Uid, u16)>, ChainError>;
 
+    /// When the newest block was made by its author's clock, since 1970; `None` from a chain that keeps no time.
+    async fn time(&self) -> Result<Option<Duration>, ChainError> {
+        Ok(None)
+    }
+
     /// Advertises where this hotkey listens; returns the block that holds it.
     async fn serve_axon(&self, axon: Axon) -> Result<Block, ChainError>;
 }

@@ -47,5 +47,8 @@ async fn advance(calls: &ChainCalls, published: &watch::Sender<Arc<Metagraph>>) 
         }
         newer
     });
+    if let Err(error) = calls.compare_clocks().await {
+        tracing::debug!(%error, "the chain's time was not read");
+    }
     Ok(())
 }

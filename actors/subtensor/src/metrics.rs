@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 /// The calls that are counted; every counter exists at zero from the start.
-pub(crate) const CALLS: [&str; 5] = ["next_block", "metagraph", "weights", "submit_weights", "serve_axon"];
+pub(crate) const CALLS: [&str; 6] = ["next_block", "metagraph", "weights", "submit_weights", "serve_axon", "time"];
 const RESULTS: [&str; 5] = ["ok", "refused_by_pool", "failed_in_block", "unreachable", "bad_answer"];
 const SUBMISSIONS: [&str; 6] = ["set", "committed", "refused_by_pool", "failed_in_block", "unreachable", "bad_answer"];
 
@@ -28,6 +28,8 @@ pub struct Metrics {
     /// `openvalidators_chain_node_changes_total`: a node of a real network was left: it closed the socket, did not answer, was
     /// in trouble, or showed no new block.
     pub(crate) node_changes: IntCounter,
+    /// `openvalidators_chain_clock_skew_seconds`: our clock less the newest block's.
+    clock_skew: Gauge,
     /// `openvalidators_chain_calls_total{call, result}`: every attempt.
     calls: IntCounterVec,
     /// `openvalidators_chain_submissions_total{result}`: weights, by what became of them.
@@ -66,6 +68,10 @@ impl Metrics {
                 "openvalidators_chain_node_changes_total",
                 "Times a node of the chain was left for the next, or for itself after a pause",
             )?,
+            clock_skew: Gauge::new(
+                "openvalidators_chain_clock_skew_seconds",
+                "Our clock less the newest block's, which is a block old at most; 0 where the chain keeps no time",
+            )?,
             calls: IntCounterVec::new(
                 Opts::new("openvalidators_chain_calls_total", "Calls of the chain, each attempt, by result"),
                 &["call", "result"],
@@ -87,6 +93,7 @@ impl Metrics {
         registry.register(Box::new(metrics.block_age.clone()))?;
         registry.register(Box::new(metrics.metagraph_age.clone()))?;
         registry.register(Box::new(metrics.node_changes.clone()))?;
+        registry.register(Box::new(metrics.clock_skew.clone()))?;
         registry.register(Box::new(metrics.calls.clone()))?;
         registry.register(Box::new(metrics.submissions.clone()))?;
         Ok(metrics)
@@ -99,6 +106,10 @@ impl Metrics {
 
     pub(crate) fn read_metagraph(&self) {
         self.metagraph_age.restart();
+    }
+
+    pub(crate) fn told_time(&self, ours: Duration, of_block: Duration) {
+        self.clock_skew.set(ours.as_secs_f64() - of_block.as_secs_f64());
     }
 
     pub(crate) fn called<T>(&self, call: &str, result: &Result<T, ChainError>) {

@@ -190,7 +190,7 @@ impl WeightsActor {
     /// Starts a look at the duty, unless one is under way: then it starts the next itself.
     fn attend(&mut self, context: &mut Context<Self>) {
         let Some(attempts) = self.attempts.take() else { return };
-        let (seen, missed) = self.note_block();
+        let (seen, missed) = self.note_block(&attempts);
         let scores = Arc::new(self.scores.table());
         let look = self.submitter.clone().attend(attempts, scores).into_actor(self);
         context.spawn(look.map(move |(attempts, waiting), actor, context| {
@@ -203,11 +203,12 @@ impl WeightsActor {
     }
 
     /// The block, and how many epochs passed without our weights.
-    fn note_block(&self) -> (Block, u64) {
+    fn note_block(&self, attempts: &[Attempt]) -> (Block, u64) {
         let Submitter { own, config, metrics, .. } = &*self.submitter;
         let metagraph = self.submitter.fresh();
         let missed = if config.disable_set_weights { 0 } else { epochs_missed(&metagraph, own) };
         metrics.epochs_missed.set(i64::try_from(missed).unwrap_or(i64::MAX));
+        metrics.show_standing(&metagraph, own, attempts);
         if let Some(neuron) = metagraph.uid_of(own).and_then(|uid| metagraph.neuron(uid)) {
             let blocks = metagraph.block.0.saturating_sub(neuron.last_update.0);
             metrics.blocks_since_update.set(i64::try_from(blocks).unwrap_or(i64::MAX));

@@ -252,6 +252,7 @@ impl Submitter {
         }
         if matches!(settlement, Settlement::Committed { .. } | Settlement::Confirmed { .. }) {
             self.metrics.last_set.set(self.clock.unix().as_secs_f64());
+            self.metrics.show_sent(&attempt.intent);
         }
         self.metrics.intents.with_label_values(&[result]).inc();
         attempt.settlement = settlement;

@@ -31,10 +31,16 @@ fn assert_lines(registry: &Registry, expected: &[&str]) {
     }
 }
 
+fn hotkey(uid: u16) -> Hotkey {
+    let mut bytes = [uid as u8; 32];
+    bytes[0] = (uid >> 8) as u8 ^ uid as u8;
+    Hotkey(bytes)
+}
+
 fn neuron(uid: u16) -> Neuron {
     Neuron {
         uid: Uid(uid),
-        hotkey: Hotkey([uid as u8; 32]),
+        hotkey: hotkey(uid),
         axon: Some(Axon { address: ([127, 0, 0, 1], 1).into(), protocol: 4, version: 1 }),
         stake: 0.0,
         validator_permit: false,
@@ -68,6 +74,13 @@ pub fn metagraph(uids: &[u16]) -> Metagraph {
         owner_uid: None,
         neurons: uids.iter().map(|uid| neuron(*uid)).collect(),
     }
+}
+
+/// Everybody has one.
+pub fn scores_of(uids: &[u16]) -> ScoreTable {
+    let row =
+        |uid: &u16| ScoreRow { hotkey: hotkey(*uid), score: 0.5, asked: 4, answered: 3, rewarded: 1, scored_at: 0.0 };
+    ScoreTable { sequence: Sequence(1), rows: uids.iter().map(row).collect() }
 }
 
 fn scores() -> ScoreTable {
@@ -130,7 +143,7 @@ fn a_uid_shows_its_present_holder_only() {
         &[
             "openvalidators_uid_score{uid=\"1\"} 0.75",
             "openvalidators_uid_success_ratio{uid=\"1\"} 0.75",
-            "openvalidators_uid_rewarded_ratio{uid=\"1\"} 0.25",
+            "openvalidators_uid_incentive_ratio{uid=\"1\"} 0",
             &format!("openvalidators_uid_info{{hotkey=\"{one}\",uid=\"1\"}} 1"),
         ],
     );

@@ -169,6 +169,10 @@ impl Chain for RemoteChain {
         Ok(row.into_iter().map(|(uid, weight)| (Uid(uid), weight)).collect())
     }
 
+    async fn time(&self) -> Result<Option<Duration>, ChainError> {
+        state::timestamp(&self.connection).await.map_err(|error| error.during("time"))
+    }
+
     async fn serve_axon(&self, axon: Axon) -> Result<Block, ChainError> {
         let _turn = self.submitting.lock().await;
         self.submit(&serve_axon(self.mechanism.netuid, axon)).await

@@ -1,6 +1,6 @@
 //! Heads, blocks, and the state as it is at one of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use openvalidators_messages::subtensor::ChainError;
 use scale_decode::DecodeAsType;
@@ -15,6 +15,9 @@ use super::{
 
 /// Most items read in one request.
 pub(crate) const MAX_ITEMS: usize = 4_096 + 32;
+
+/// Where `Timestamp::Now` is stored: the hashes (XXH64, twice) of the two names, which Substrate fixes for every chain.
+const TIMESTAMP_NOW: &str = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb";
 
 /// One block and its runtime: everything read through it is of that block.
 pub(crate) struct State<'a> {
@@ -60,6 +63,18 @@ pub(crate) async fn head_number(connection: &Connection) -> Result<u64, RpcError
     let head = connection.ask::<Header>("chain_getHeader", &[]).await?.number()?;
     connection.saw_head(head).await?;
     Ok(head)
+}
+
+/// When the newest block was made, by the pallet `Timestamp` that every such chain has: milliseconds since 1970.
+pub(crate) async fn timestamp(connection: &Connection) -> Result<Option<Duration>, RpcError> {
+    let Some(stored) = connection.ask::<Option<String>>("state_getStorage", &[TIMESTAMP_NOW.into()]).await? else {
+        return Ok(None);
+    };
+    let bytes = bytes(&stored)?;
+    let millis: [u8; 8] = bytes.as_slice().try_into().map_err(|_| {
+        RpcError::Unreadable(format!("the chain's time has {} bytes where 8 were expected", bytes.len()))
+    })?;
+    Ok(Some(Duration::from_millis(u64::from_le_bytes(millis))))
 }
 
 /// The header of a block.

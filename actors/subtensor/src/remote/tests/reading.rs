@@ -197,3 +197,18 @@ async fn bytes_that_claim_absurd_lengths_are_refused() {
         assert!(matches!(error, ChainError::BadAnswer { .. }), "{answer:.40}: {error}");
     }
 }
+
+#[tokio::test]
+async fn the_time_of_the_newest_block_is_read_and_nonsense_refused() {
+    let node = new_node(Duration::ZERO).await;
+    let asked = async |stored: Value| {
+        node.world.lock().faults.lies.insert("state_getStorage", stored);
+        chain(&[&node]).time().await
+    };
+    assert_eq!(asked(json!("0xf4e997b69a010000")).await, Ok(Some(Duration::from_millis(1_764_000_000_500))));
+    assert_eq!(asked(Value::Null).await, Ok(None), "a chain that keeps no time");
+    for nonsense in [json!("0x00"), json!("now"), json!(7)] {
+        let answer = asked(nonsense.clone()).await;
+        assert!(matches!(answer, Err(ChainError::BadAnswer { .. })), "{nonsense}: {answer:?}");
+    }
+}
