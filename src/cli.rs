@@ -34,7 +34,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILTER", default_value = "warn", env = "OPENVALIDATORS_LOG")]
     pub log: String,
     /// Log as one JSON object a line.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, visible_alias = "logging.json")]
     pub log_json: bool,
 }
 

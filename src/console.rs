@@ -15,6 +15,8 @@ use openvalidators_messages::{
 };
 use serde::Serialize;
 
+use crate::status;
+
 /// Set when standard output went away (`| head`, a terminal that was closed): a validator goes on without it.
 static GONE: AtomicBool = AtomicBool::new(false);
 
@@ -153,8 +155,11 @@ pub fn print_text(text: &str) {
     if GONE.load(Ordering::Relaxed) {
         return;
     }
-    let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+    let write = || {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{text}").and_then(|()| out.flush())
+    };
+    if let Err(error) = status::above(write)
         && !GONE.swap(true, Ordering::Relaxed)
     {
         tracing::warn!(%error, "standard output is gone; nothing more is printed");

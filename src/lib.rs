@@ -23,6 +23,7 @@ pub mod score;
 pub mod serve;
 pub mod shutdown;
 pub mod standing;
+mod status;
 pub mod topology;
 pub mod wallet;
 mod wandb;
@@ -53,7 +54,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
         // It warns of random weights, which are what was asked for here.
         log += ",openvalidators_inference::catalogue=error";
     }
-    logging::start(&log, parsed.cli.log_json)?;
+    let logging = logging::start(&log, parsed.cli.log_json)?;
     match &parsed.cli.command {
         Task::Models(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;
@@ -78,7 +79,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             open_files::raise_limit(config.dendrite.pool_max_idle_per_miner);
             // Before signals are listened for, so that Ctrl-C ends a prompt.
             let signer = wallet::signer(&config)?;
-            system().block_on(run::run(config, signer, style, offset))
+            system().block_on(run::run(config, signer, style, offset, logging))
         }
         Task::Score(command) => {
             let config = Config::load_over(

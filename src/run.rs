@@ -22,9 +22,11 @@ use crate::{
     axon,
     config::Config,
     console::{Style, Topics, print_note, print_summary, standings},
-    engine, health, models,
+    engine, health,
+    logging::Logging,
+    models,
     network::Network,
-    progress, shutdown, standing,
+    progress, shutdown, standing, status,
     topology::{Doors, Topology, World},
 };
 
@@ -40,11 +42,12 @@ pub async fn run(
     signer: Arc<HotkeySigner>,
     style: Style,
     offset: UtcOffset,
+    logging: Logging,
 ) -> anyhow::Result<ExitCode> {
     let (clock, stop) = (SystemClock::shared(), Shutdown::default());
     shutdown::listen(stop.clone()).context("listening for signals")?;
     tokio::select! {
-        started = start(config, signer, style, offset, clock.clone(), stop.clone()) => {
+        started = start(config, signer, style, offset, logging, clock.clone(), stop.clone()) => {
             let running = started?;
             Ok(running.until_the_end(style, &clock, &stop).await)
         }
@@ -73,11 +76,13 @@ async fn start(
     signer: Arc<HotkeySigner>,
     style: Style,
     offset: UtcOffset,
+    logging: Logging,
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> anyhow::Result<Running> {
     let (seed, registry) = (Seed(config.seed), Registry::new());
     let ours = signer.hotkey();
+    logging.register(&registry)?;
     let source = prompts::open(&config.prompts.source)?;
     let exporter = match &config.reporting.metrics {
         metrics if metrics.off => None,
@@ -91,6 +96,7 @@ async fn start(
     }
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("making the state directory {}", config.state_dir.display()))?;
+    logging.follow(&config.state_dir).context("listening for SIGHUP")?;
     let identity = Identity {
         network: config.chain.endpoint.network().to_owned(),
         netuid: Netuid(config.chain.netuid),
@@ -183,6 +189,7 @@ impl Running {
             topics.clone(),
             clock.clone(),
         );
+        let status = status::show(style, ours, metagraph.clone(), scores.clone(), clock.clone());
         let weights = tokio::spawn(progress::announce_weights(style, ours, metagraph.clone()));
         let advertised = axon.as_ref().and_then(|(_, external)| *external);
         let advertising = advertised.map(|address| {
@@ -212,6 +219,7 @@ impl Running {
             within(&**clock, WEIGHTS_PATIENCE, our_weights(&doors, our_uid)).await.unwrap_or_default();
         late.extend(shutdown::close(supervisions, console, exporter, clock).await);
         weights.abort();
+        drop(status);
         let standings =
             standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain, &topics.lock());
         print_summary(style, &standings);
