@@ -11,6 +11,7 @@
 mod bad_input;
 mod bad_miners;
 mod bench;
+mod dashboards;
 mod decides;
 mod live;
 mod ledger;

@@ -231,11 +231,11 @@ pub fn side_by_side<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// GETs a path over plain HTTP/1.1.
+/// GETs a path over plain HTTP/1.0, whose bodies come in one piece.
 pub fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
