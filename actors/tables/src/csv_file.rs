@@ -4,22 +4,13 @@
 use std::{fs::File, io::Write, path::Path};
 
 use serde_json::{Map, Number, Value};
-use time::{OffsetDateTime, PrimitiveDateTime, format_description::FormatItem, macros::format_description};
 
 use crate::{
     Item, MICROS_PER_SECOND, Skip, Source, SourceError, StepRow,
     bounded::{Allowance, Bounded},
     cells::{Cell, cells, columns},
-    event, list,
+    event, list, moment,
 };
-
-/// As pandas writes a time, without a zone: UTC.
-const TIME: &[FormatItem<'_>] =
-    format_description!("[year]-[month]-[day] [hour]:[minute]:[second][optional [.[subsecond]]]");
-
-/// As we write it.
-const TIME_WRITTEN: &[FormatItem<'_>] =
-    format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]");
 
 /// A CSV file with a header.
 pub struct CsvFile {
@@ -76,7 +67,8 @@ impl CsvFile {
             .collect();
         let run = event.get("run_id").and_then(Value::as_str).unwrap_or(&self.run);
         let time = event.get("_timestamp");
-        let seconds = time.and_then(|time| time.as_f64().or_else(|| seconds(time.as_str()?))).unwrap_or(f64::NAN);
+        let written = |text: &str| Some(moment::parse(text)? as f64 / MICROS_PER_SECOND);
+        let seconds = time.and_then(|time| time.as_f64().or_else(|| written(time.as_str()?))).unwrap_or(f64::NAN);
         event::read(&event, run, seconds, self.number)
     }
 }
@@ -138,13 +130,6 @@ fn value(column: &str, field: &str) -> Value {
     }
 }
 
-/// Seconds since 1970 of a time that pandas wrote.
-fn seconds(text: &str) -> Option<f64> {
-    let text = text.trim_end_matches("+00:00");
-    let at = PrimitiveDateTime::parse(text, TIME).ok()?.assume_utc();
-    Some(at.unix_timestamp_nanos() as f64 / 1e9)
-}
-
 // === impl CsvWriter ===
 
 impl<W: Write> CsvWriter<W> {
@@ -181,10 +166,7 @@ fn field(cell: Cell<'_>) -> String {
         Cell::Text(text) => text.unwrap_or_default().to_owned(),
         Cell::Integer(number) => number.map(|number| number.to_string()).unwrap_or_default(),
         Cell::Number(number) => number.map(|number| number.to_string()).unwrap_or_default(),
-        Cell::Time(micros) => OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
-            .ok()
-            .and_then(|at| at.format(TIME_WRITTEN).ok())
-            .unwrap_or_else(|| (micros as f64 / MICROS_PER_SECOND).to_string()),
+        Cell::Time(micros) => moment::format(micros),
         Cell::Integers(list) => list
             .map(|list| list::write(&list.iter().map(|&value| value.into()).collect::<Vec<_>>()))
             .unwrap_or_default(),
