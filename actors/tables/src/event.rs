@@ -38,29 +38,6 @@ pub fn read(event: &Map<String, Value>, run: &str, timestamp: f64, number: u64) 
     long(event, start).map(|row| vec![row])
 }
 
-/// The columns of an event that no store has room for: lists as long as the miners asked, under names of neither schema.
-pub fn unknown_columns(event: &Map<String, Value>) -> impl Iterator<Item = &str> {
-    const KNOWN: [&str; 10] = [
-        "uids",
-        "completions",
-        "completion_times",
-        "rewards",
-        "status_codes",
-        "hotkeys",
-        "neuron_weights",
-        "neuron_hotkeys",
-        "set_weights",
-        "propensities",
-    ];
-    let asked = event.get("uids").and_then(Value::as_array).map(Vec::len);
-    event.iter().filter_map(move |(key, value)| {
-        let column = key.strip_suffix("_normalized").unwrap_or(key);
-        let known = KNOWN.contains(&key.as_str()) || COLUMN_NAMES.contains(&column);
-        let fits = value.as_array().is_some_and(|list| Some(list.len()) == asked);
-        (fits && !known).then_some(key.as_str())
-    })
-}
-
 fn long(event: &Map<String, Value>, start: StepRow) -> Result<StepRow, Skip> {
     let text = |key: &str| event.get(key).and_then(Value::as_str).map(str::to_owned);
     let mut row = StepRow {
@@ -226,7 +203,7 @@ mod tests {
     fn a_long_row_is_a_step() {
         let event = event(
             r#"{"name": "followup1", "prompt": "p", "uids": [3, 7], "completions": ["a", ""], "rewards": [0.5, null],
-                "block": 12.0, "best": "a", "dpo_reward_model": [0.25, "NaN"], "set_weights": null, "other": [1, 2]}"#,
+                "block": 12.0, "best": "a", "dpo_reward_model": [0.25, "NaN"], "set_weights": null}"#,
         );
         let rows = read(&event, "r", 1.5, 0).unwrap();
         let [row] = &rows[..] else { panic!("{rows:?}") };
@@ -234,7 +211,6 @@ mod tests {
         assert_eq!(row.rewards, [Some(0.5), None]);
         let dpo = Column { name: "dpo_reward_model", raw: vec![Some(0.25), None], normalized: vec![] };
         assert_eq!(row.columns, [dpo]);
-        assert_eq!(unknown_columns(&event).collect::<Vec<_>>(), ["other"]);
     }
 
     #[test]

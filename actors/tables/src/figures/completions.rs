@@ -132,10 +132,12 @@ impl Completions {
     }
 }
 
-/// A text for a legend: one line, not long.
+/// A text for a legend: one line, not long, and nothing in it that moves a terminal's cursor or turns text around.
 pub(super) fn shown(text: &str) -> String {
     const CHARACTERS: usize = 60;
+    let deceives = |char: char| char.is_control() || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = line.replace(deceives, "\u{fffd}");
     match line.char_indices().nth(CHARACTERS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None if line.is_empty() => "(empty)".to_owned(),

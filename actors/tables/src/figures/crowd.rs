@@ -11,6 +11,9 @@ const TELLING_CHARACTERS: usize = 40;
 /// Of so many miners with one text the pairs are counted; a whole subnet that answers alike has too many.
 const PAIRED_MINERS: usize = 32;
 
+/// Of so many miners asked in a step the pairs are counted.
+const ASKED_PAIRED: usize = 256;
+
 /// Steps that two miners must share before they are named.
 const FEWEST_SHARED: u64 = 2;
 
@@ -37,7 +40,7 @@ impl Crowd {
         }
         let mut givers: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
         for (uid, id) in row.uids.iter().zip(ids) {
-            if texts.text(*id).trim().len() >= TELLING_CHARACTERS {
+            if texts.text(*id).trim().chars().count() >= TELLING_CHARACTERS {
                 givers.entry(*id).or_default().push(*uid);
             }
         }
@@ -48,6 +51,7 @@ impl Crowd {
         }
         let mut asked = row.uids.clone();
         asked.sort_unstable();
+        asked.truncate(ASKED_PAIRED);
         pairs(&asked).for_each(|pair| *self.together.entry(pair).or_default() += 1);
     }
 

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::{Figure, Form, Options, Series, mean, ranked};
 use crate::{StepRow, moment};
 
+/// Sum and number of rewards, before and after.
+type Periods = [(f64, u64); 2];
+
 /// Bins of one figure; what spans more time is shown in wider ones.
 const BINS_LIMIT: i64 = 5_000;
 
@@ -90,7 +93,7 @@ impl OverTime {
         let ends = self.earned.first_key_value().zip(self.earned.last_key_value());
         let middle = ends.map_or(0, |((first, _), (last, _))| first + (last + width(options) - first) / 2);
         let split = options.split.unwrap_or(middle);
-        let mut periods: BTreeMap<i64, [(f64, u64); 2]> = BTreeMap::new();
+        let mut periods: BTreeMap<i64, Periods> = BTreeMap::new();
         for (bin, earned) in &self.earned {
             for (uid, (sum, count)) in earned.iter().filter(|(uid, _)| options.shows(**uid)) {
                 let period = &mut periods.entry(*uid).or_default()[usize::from(*bin >= split)];
@@ -98,12 +101,11 @@ impl OverTime {
                 period.1 += count;
             }
         }
-        let change =
-            |periods: &[(f64, u64); 2]| Some(mean(periods[1].0, periods[1].1)? - mean(periods[0].0, periods[0].1)?);
+        let change = |periods: &Periods| Some(mean(periods[1].0, periods[1].1)? - mean(periods[0].0, periods[0].1)?);
         let mut both: Vec<_> =
             ranked(periods.iter().filter_map(|(uid, periods)| Some(((*uid, *periods), change(periods)?.abs()))));
         both.truncate(options.top.unwrap_or(20));
-        let series = |name: &str, of: &dyn Fn(&[(f64, u64); 2]) -> Option<f64>| Series {
+        let series = |name: &str, of: &dyn Fn(&Periods) -> Option<f64>| Series {
             name: name.to_owned(),
             y: both.iter().map(|((_, periods), _)| of(periods)).collect(),
             labels: both.iter().map(|((uid, _), _)| uid.to_string()).collect(),

@@ -1,5 +1,5 @@
 //! The numbers are those of the reference's `plotting.py` (pandas 2.0.3, plotly 5.14.1, networkx 3.1), recorded in
-//! `tests/fixtures/plotting.json` with the rows they were made of.
+//! `tests/fixtures/plotting.json` with the rows they were made of, by `record_plotting.py` beside it.
 
 use serde_json::Value;
 
