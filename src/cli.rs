@@ -11,10 +11,14 @@ use crate::{
     config::{profiles::Profile, reference_flags},
 };
 
+mod dataset;
 mod ledger;
 mod query;
 mod wallet;
 
+pub use dataset::{
+    Collect, Dataset, DatasetAction, Duplicates, Export, ExportFilter, ExportKind, MiningFormat, OldFlags, Select,
+};
 pub use ledger::{Explain, Ledger, LedgerAction, Place, Replay, Steps};
 pub use query::{Query, Wire};
 pub use wallet::{Wallet, WalletAction, WalletCheck};
@@ -51,6 +55,8 @@ pub enum Task {
     Models(Models),
     /// Score completions from a file, as the validator scores those of miners.
     Score(Score),
+    /// Make tables and training data of recorded steps.
+    Dataset(Dataset),
     /// Measure what this machine can do.
     Bench(Bench),
     /// Look at the wallet that holds the hotkey.

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod dataset;
 pub mod engine;
 pub mod explain;
 mod health;
@@ -99,6 +100,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             )?;
             system().block_on(bench::run(command, config))
         }
+        Task::Dataset(command) => dataset::run(command),
         Task::Wallet(command) => {
             let cli::WalletAction::Check(command) = &command.action;
             let config = Config::load(&command.settings(), &parsed.subcommand, None)?;
