@@ -11,11 +11,13 @@ use crate::{
     config::{profiles::Profile, reference_flags},
 };
 
+mod analyze;
 mod dataset;
 mod ledger;
 mod query;
 mod wallet;
 
+pub use analyze::{Aggregate, Analyze, FigureOptions, RankedBy};
 pub use dataset::{
     Collect, Dataset, DatasetAction, Duplicates, Export, ExportFilter, ExportKind, MiningFormat, OldFlags, Select,
 };
@@ -57,6 +59,8 @@ pub enum Task {
     Score(Score),
     /// Make tables and training data of recorded steps.
     Dataset(Dataset),
+    /// Show what recorded steps say about miners, models and texts.
+    Analyze(Analyze),
     /// Measure what this machine can do.
     Bench(Bench),
     /// Look at the wallet that holds the hotkey.

@@ -1,5 +1,6 @@
 //! The program behind `openvalidators`: command line, configuration, wiring, console. `docs/architecture.md` is the map.
 
+pub mod analysis;
 pub mod axon;
 pub mod bench;
 pub mod cli;
@@ -101,6 +102,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             system().block_on(bench::run(command, config))
         }
         Task::Dataset(command) => dataset::run(command),
+        Task::Analyze(command) => analysis::run(command),
         Task::Wallet(command) => {
             let cli::WalletAction::Check(command) = &command.action;
             let config = Config::load(&command.settings(), &parsed.subcommand, None)?;
