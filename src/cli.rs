@@ -16,6 +16,7 @@ mod dataset;
 mod ledger;
 mod query;
 mod wallet;
+mod what_if;
 
 pub use analyze::{Aggregate, Analyze, FigureOptions, RankedBy};
 pub use dataset::{
@@ -24,6 +25,7 @@ pub use dataset::{
 pub use ledger::{Explain, Ledger, LedgerAction, Place, Replay, Steps};
 pub use query::{Query, Wire};
 pub use wallet::{Wallet, WalletAction, WalletCheck};
+pub use what_if::WhatIf;
 
 /// A Bittensor text-prompting validator: asks miners, scores their completions with a stack of reward models, keeps a
 /// moving-average score for each and sets weights on chain.
@@ -61,6 +63,8 @@ pub enum Task {
     Dataset(Dataset),
     /// Show what recorded steps say about miners, models and texts.
     Analyze(Analyze),
+    /// Play recorded steps again under other settings, and show who would rank where.
+    WhatIf(WhatIf),
     /// Measure what this machine can do.
     Bench(Bench),
     /// Look at the wallet that holds the hotkey.

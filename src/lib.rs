@@ -29,6 +29,7 @@ mod status;
 pub mod topology;
 pub mod wallet;
 mod wandb;
+pub mod what_if;
 
 use std::process::ExitCode;
 
@@ -103,6 +104,10 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
         }
         Task::Dataset(command) => dataset::run(command),
         Task::Analyze(command) => analysis::run(command),
+        Task::WhatIf(command) => {
+            let load = |settings: &cli::Settings| Config::load(settings, &parsed.subcommand, None);
+            what_if::run(command, &load(&command.before())?, &load(&command.after())?)
+        }
         Task::Wallet(command) => {
             let cli::WalletAction::Check(command) = &command.action;
             let config = Config::load(&command.settings(), &parsed.subcommand, None)?;

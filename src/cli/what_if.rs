@@ -1,0 +1,69 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Settings;
+use crate::config::profiles::Profile;
+
+/// `openvalidators what-if`
+///
+/// Plays the recorded steps of a ledger twice, as the validator does: with the settings it has, and with those settings and your
+/// change. Shows who would rank where. No model is needed: raw scores are in the ledger. The ledger is only read.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  openvalidators what-if --from state --with weights.moving_average_alpha=0.01
+  openvalidators what-if --from state --without diversity_reward_model
+  openvalidators what-if --from state --timeout 5
+  openvalidators what-if --from state --with 'rewards.weights={prompt_reward_model=1.0}'
+
+Both plays begin with nothing known, so that they differ in the change alone. What was computed when the step was made cannot
+be changed here: other models, other templates, the batch part of the diversity filter. A reward that was not recorded cannot be
+given a weight: run it as a shadow first (rewards.shadows).")]
+pub struct WhatIf {
+    /// The state directory whose steps to play.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// One key of the configuration to change, e.g. `weights.moving_average_alpha=0.01`. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub with: Vec<String>,
+    /// Let everything pass this filter, e.g. `nsfw_filter`. May be repeated.
+    #[arg(long, value_name = "FILTER")]
+    pub without: Vec<String>,
+    /// Count calls that took longer as failed.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
+    /// How many miners to show [default: all].
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// The profile the validator ran with.
+    #[arg(long, value_enum, env = "OPENVALIDATORS_PROFILE")]
+    pub profile: Option<Profile>,
+    /// The TOML file the validator ran with.
+    #[arg(long, value_name = "FILE", env = "OPENVALIDATORS_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// One key the validator ran with. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+// === impl WhatIf ===
+
+impl WhatIf {
+    /// The settings the validator ran with.
+    #[must_use]
+    pub fn before(&self) -> Settings {
+        let Self { profile, config, set, .. } = self;
+        Settings { profile: *profile, config: config.clone(), set: set.clone(), ..Settings::default() }
+    }
+
+    /// Those, and the change.
+    #[must_use]
+    pub fn after(&self) -> Settings {
+        let mut after = self.before();
+        after.set.extend(self.with.iter().cloned());
+        after
+    }
+}

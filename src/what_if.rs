@@ -1,0 +1,291 @@
+//! `openvalidators what-if`: recorded steps played again under other settings.
+//!
+//! The folds are the validator's own: [`openvalidators_rewards::fold`] makes final rewards of raw scores,
+//! [`openvalidators_weights::scores`] makes moving averages of those. Only the shares of weights are simpler than on chain: a
+//! score above 0 over their sum, before the limits of a subnet.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use anyhow::{Context, ensure};
+use comfy_table::{CellAlignment, LineStyle, Table, presets};
+use openvalidators_ledger::{READ_LIMIT_STEPS, Reader};
+use openvalidators_messages::{
+    Hotkey, QueryOutcome, Scoring, Sequence, StepOutcome, StepRecord, Uid, ledger::StoredStep,
+};
+use openvalidators_rewards::fold::{Rules, State};
+use openvalidators_weights::scores::{FoldRules, Scores};
+use serde::Serialize;
+
+use crate::{
+    cli::WhatIf,
+    config::Config,
+    console::{print_json, print_text},
+};
+
+/// What a change does to recorded steps before they are folded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// Filters that let everything pass.
+    pub without: Vec<String>,
+    /// Calls that took longer failed.
+    pub timeout: Option<f64>,
+}
+
+/// One play of the steps.
+struct Play {
+    rules: Rules,
+    rewards: State,
+    score_rules: FoldRules,
+    scores: Scores,
+    unscored: u64,
+}
+
+/// Two plays of the same steps, and what they saw.
+pub struct Comparison {
+    before: Play,
+    after: Play,
+    change: Change,
+    /// Who held which place last.
+    uids: BTreeMap<Hotkey, Uid>,
+    /// Filters found in the records.
+    filters: std::collections::BTreeSet<String>,
+    steps: u64,
+    /// Steps whose best completion became another.
+    other_best: u64,
+    /// Why a step that had scores has none after the change.
+    lost: Option<String>,
+}
+
+/// A miner before and after.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Its place when it was asked last.
+    pub uid: Option<Uid>,
+    /// Who.
+    pub hotkey: Hotkey,
+    /// Its rank, score and share of the weights, without the change.
+    pub before: Standing,
+    /// With it.
+    pub after: Standing,
+}
+
+/// How a miner stands.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Standing {
+    /// From 1, by score.
+    pub rank: usize,
+    /// The moving average.
+    pub score: f64,
+    /// Of all positive scores.
+    pub share: f64,
+}
+
+/// Plays and prints.
+///
+/// # Errors
+/// When the ledger cannot be read, or a filter is named that no step has.
+pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<ExitCode> {
+    let reader = Reader::open(&command.from)?;
+    let change = Change { without: command.without.clone(), timeout: command.timeout };
+    let mut comparison = Comparison::new(before, after, change);
+    let mut place = Sequence(0);
+    loop {
+        let steps = reader.read_steps(place, READ_LIMIT_STEPS)?;
+        let Some(last) = steps.last() else { break };
+        place = last.sequence;
+        steps.iter().for_each(|step| comparison.play(step));
+    }
+    ensure!(comparison.steps > 0, "{} holds no steps yet", command.from.display());
+    comparison.check_filters()?;
+    let rows = comparison.rows();
+    let shown = &rows[..command.top.unwrap_or(rows.len()).min(rows.len())];
+    if command.json {
+        print_json(&serde_json::json!({
+            "event": "what_if", "steps": comparison.steps, "other_best": comparison.other_best,
+            "unscored": [comparison.before.unscored, comparison.after.unscored], "miners": shown,
+        }));
+    } else {
+        print_text(&format!("{}\n{}", table(shown), comparison.summary()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
+    table.set_header(["uid", "rank", "was", "moved", "score", "was", "share", "was"]);
+    for Row { uid, before, after, .. } in rows {
+        let moved = match before.rank.cmp(&after.rank) {
+            std::cmp::Ordering::Equal => String::new(),
+            std::cmp::Ordering::Greater => format!("up {}", before.rank - after.rank),
+            std::cmp::Ordering::Less => format!("down {}", after.rank - before.rank),
+        };
+        table.add_row([
+            uid.map_or_else(|| "?".to_owned(), |uid| uid.to_string()),
+            after.rank.to_string(),
+            before.rank.to_string(),
+            moved,
+            format!("{:.4}", after.score),
+            format!("{:.4}", before.score),
+            format!("{:.1} %", 100.0 * after.share),
+            format!("{:.1} %", 100.0 * before.share),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+// === impl Comparison ===
+
+impl Comparison {
+    /// Nothing played yet.
+    #[must_use]
+    pub fn new(before: &Config, after: &Config, change: Change) -> Self {
+        Self {
+            before: Play::new(before),
+            after: Play::new(after),
+            change,
+            uids: BTreeMap::new(),
+            filters: std::collections::BTreeSet::new(),
+            steps: 0,
+            other_best: 0,
+            lost: None,
+        }
+    }
+
+    /// Plays a step in both.
+    pub fn play(&mut self, step: &StoredStep) {
+        self.steps += 1;
+        let record = &*step.record;
+        self.uids.extend(record.completions.iter().map(|completion| (completion.hotkey, completion.uid)));
+        if let Scoring::Scored(raw) = &record.scoring {
+            self.filters.extend(raw.filters.iter().map(|column| column.name.clone()));
+        }
+        let before = self.before.play(step.sequence, record);
+        let after = self.after.play(step.sequence, &self.change.of(record));
+        match (&before, &after) {
+            (StepOutcome::Scored(before), StepOutcome::Scored(after)) => {
+                self.other_best += u64::from(before.best != after.best);
+            }
+            (StepOutcome::Scored(_), StepOutcome::Unscored { reason }) => {
+                self.lost.get_or_insert_with(|| reason.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Every miner, best after the change first.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        let before = self.before.standings();
+        let mut rows: Vec<Row> = self
+            .after
+            .standings()
+            .into_iter()
+            .filter_map(|(hotkey, after)| {
+                let before = *before.get(&hotkey)?;
+                Some(Row { uid: self.uids.get(&hotkey).copied(), hotkey, before, after })
+            })
+            .collect();
+        rows.sort_by_key(|row| row.after.rank);
+        rows
+    }
+
+    fn check_filters(&self) -> anyhow::Result<()> {
+        let unknown = self.change.without.iter().find(|name| !self.filters.contains(*name));
+        let known: Vec<_> = self.filters.iter().map(String::as_str).collect();
+        match unknown {
+            Some(name) => Err(anyhow::anyhow!("no step has a filter `{name}`"))
+                .with_context(|| format!("--without {name}: the recorded filters are {}", known.join(" "))),
+            None => Ok(()),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let moved = self.rows().iter().filter(|row| row.before.rank != row.after.rank).count();
+        let mut summary = format!(
+            "{} steps; {moved} of {} miners change rank; {} steps have another best completion",
+            self.steps,
+            self.uids.len(),
+            self.other_best
+        );
+        if let Some(reason) = &self.lost {
+            let lost = self.after.unscored.saturating_sub(self.before.unscored);
+            summary += &format!("\n{lost} steps lose their scores by the change: {reason}");
+        }
+        summary
+    }
+}
+
+// === impl Change ===
+
+impl Change {
+    /// A step under the change.
+    #[must_use]
+    pub fn of(&self, record: &StepRecord) -> StepRecord {
+        let mut record = record.clone();
+        let limit = self.timeout.unwrap_or(f64::INFINITY);
+        let late: Vec<usize> = record
+            .completions
+            .iter()
+            .enumerate()
+            .filter(|(_, completion)| completion.is_success() && completion.elapsed_seconds > limit)
+            .map(|(place, _)| place)
+            .collect();
+        for &place in &late {
+            record.completions[place].outcome = QueryOutcome::TimedOut;
+            record.completions[place].text.clear();
+        }
+        let Scoring::Scored(raw) = &mut record.scoring else { return record };
+        for column in raw.filters.iter_mut().filter(|column| self.without.contains(&column.name)) {
+            column.values.iter_mut().for_each(|value| *value = Some(1.0));
+        }
+        for column in raw.rewards.iter_mut().chain(&mut raw.filters) {
+            late.iter().for_each(|&place| column.values[place] = None);
+        }
+        // What diversity compares with the past multiplies its column: without it there is nothing to compare.
+        if self.without.iter().any(|name| name == openvalidators_rewards::diversity::NAME) {
+            raw.embeddings = None;
+        }
+        record
+    }
+}
+
+// === impl Play ===
+
+impl Play {
+    fn new(config: &Config) -> Self {
+        let weights = &config.weights;
+        Self {
+            rules: Rules::new(&config.rewards),
+            rewards: State::default(),
+            score_rules: FoldRules {
+                alpha: weights.moving_average_alpha,
+                max_importance: weights.max_importance,
+                forget_after_blocks: weights.forget_after_blocks,
+            },
+            scores: Scores::default(),
+            unscored: 0,
+        }
+    }
+
+    fn play(&mut self, sequence: Sequence, record: &StepRecord) -> StepOutcome {
+        let outcome = self.rewards.fold(&self.rules, sequence, record);
+        self.unscored += u64::from(outcome.scored().is_none());
+        self.scores.fold(sequence, record, &outcome, self.score_rules);
+        (*outcome).clone()
+    }
+
+    fn standings(&self) -> BTreeMap<Hotkey, Standing> {
+        let rows = self.scores.table().rows;
+        let sum: f64 = rows.iter().map(|row| row.score.max(0.0)).sum();
+        let share = |score: f64| if sum > 0.0 { score.max(0.0) / sum } else { 0.0 };
+        let standing = |(place, score): (usize, f64)| Standing { rank: place + 1, score, share: share(score) };
+        rows.iter().enumerate().map(|(place, row)| (row.hotkey, standing((place, row.score)))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
