@@ -12,7 +12,7 @@ use super::{page::escaped, terminal::number};
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 340.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 44.0;
 
@@ -153,7 +153,7 @@ fn bars(figure: &Figure) -> String {
     let rows = figure.series.len() as f64 * BAR + 5.0;
     let height = TOP + labels.len() as f64 * rows + BOTTOM;
     let values = figure.series.iter().flat_map(|series| series.y.iter().copied().flatten());
-    let x = Scale::new(values.chain([0.0]), BAR_LEFT, WIDTH - 3.0 * RIGHT);
+    let x = Scale::new(values.chain([0.0]), BAR_LEFT, WIDTH - RIGHT);
     let mut svg = begin(height, &figure.title);
     for tick in x.ticks() {
         let at = x.place(tick);
