@@ -80,13 +80,14 @@ fn portable(logits: &Tensor, targets: &[Target<'_>], penalty: f32) -> Result<Vec
 
 /// For each target the tokens to be penalised, each once, and what divides their logits.
 fn penalties(targets: &[Target<'_>], vocabulary: usize, penalty: f32) -> Vec<Vec<(u32, f32)>> {
-    let mut counts = vec![0_u32; vocabulary];
-    let of_one = |target: &Target<'_>| {
+    let most = targets.iter().map(|target| target.repeated.len()).max().unwrap_or(0);
+    let powers: Vec<f32> = (0..=most).map(|count| penalty.powf(count as f32)).collect();
+    let of_one = |counts: &mut Vec<u32>, target: &Target<'_>| {
         target.repeated.iter().for_each(|&id| counts[id as usize] += 1);
         let counted = target.repeated.iter().map(|&id| (id, std::mem::take(&mut counts[id as usize])));
-        counted.filter(|(_, count)| *count > 0).map(|(id, count)| (id, penalty.powf(count as f32))).collect()
+        counted.filter(|(_, count)| *count > 0).map(|(id, count)| (id, powers[count as usize])).collect()
     };
-    targets.iter().map(of_one).collect()
+    targets.par_iter().map_init(|| vec![0_u32; vocabulary], of_one).collect()
 }
 
 /// Memory that one thread uses again for each of its rows.
