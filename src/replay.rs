@@ -260,7 +260,7 @@ impl Folds {
 fn outcome_difference(record: &StepRecord, told: &StepOutcome, made: &StepOutcome) -> Option<String> {
     let (told, made) = match (told, made) {
         (StepOutcome::Scored(told), StepOutcome::Scored(made)) => (told, made),
-        _ if told == made => return None,
+        _ if told.agrees_with(made) => return None,
         _ => return Some(format!("told was {}, made again {}", words(told), words(made))),
     };
     let uid =

@@ -266,6 +266,7 @@ mod tests {
             hotkeys: vec![key(1), key(2)],
             weights: vec![65_535, 21_845],
             version_key: 0,
+            basis: None,
         };
         Attempt { id: Some(IntentId(1)), intent, settlement, saved: true }
     }

@@ -154,9 +154,8 @@ fn bytes_that_are_no_snapshot_are_refused_with_words() {
 fn a_head_to_begin_with_is_kept_by_the_first_step() {
     let mut head = Head::new(4);
     assert!(head.seat_with(Uid(9), miner(9).hotkey, vec![1.0, 0.0, 0.0, 0.0, 0.5]));
-    let mut state = State::with_head(&rules().encoder, head);
-    let state_of = |state: &State| decode(&encode(state).unwrap(), &rules()).unwrap();
-    state = state_of(&state);
+    let begun = State::with_head(&rules().encoder, head);
+    let mut state = decode(&encode(&begun).unwrap(), &rules()).unwrap();
     folded(&rules(), &mut state, 3);
     assert_eq!(state.head().score(&miner(9).hotkey, &[1.0, 0.0, 0.0, 0.0]), Some(1.5), "nobody asked it");
     assert_eq!(state.head().len(), 7, "and six who were");
