@@ -235,8 +235,9 @@ impl Topology {
             let metrics = weights_metrics.clone();
             let (hotkey, mut config, clock) = (signer.hotkey(), config.weights.clone(), clock.clone());
             if !is_remote {
-                // A local network's miners are known to speak our protocol.
+                // A local network's miners are known to speak our protocol, and nobody else has our hotkey there.
                 config.probe_axons = 0;
+                config.same_key_guard = false;
             }
             let (neighbours, metagraph) = (doors.neighbours_of_weights(), metagraph.clone());
             let factory = move || {

@@ -75,7 +75,13 @@ impl Network {
             self.whereabouts(),
             self.axon,
         );
-        let settings = ["weights.min_scored=2", "weights.set_at_fraction=0.2", "weights.retry_after_blocks=2"];
+        // Without the guard, which would wait a tempo before the first weights.
+        let settings = [
+            "weights.min_scored=2",
+            "weights.set_at_fraction=0.2",
+            "weights.retry_after_blocks=2",
+            "weights.same_key_guard=false",
+        ];
         let settings = settings.iter().chain(&CONSTANT_REWARD).flat_map(|setting| ["--set", setting]);
         flags.split_whitespace().chain(settings).map(str::to_owned).collect()
     }

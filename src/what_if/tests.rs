@@ -66,7 +66,8 @@ fn a_filter_that_is_lifted_and_a_shorter_timeout_change_ranks() {
 fn another_alpha_changes_scores_and_a_reward_without_records_is_named() {
     let (_, comparison) = ranks(&config(&["weights.moving_average_alpha=0.5"]), Change::default());
     assert!(comparison.rows()[0].after.score > comparison.rows()[0].before.score);
-    let (_, comparison) = ranks(&config(&["rewards.weights={rlhf_reward_model=1.0}"]), Change::default());
+    let (_, comparison) =
+        ranks(&config(&["rewards.weights={dpo_reward_model=0.0,rlhf_reward_model=1.0}"]), Change::default());
     assert!(comparison.summary().contains("40 steps lose their scores"), "{}", comparison.summary());
     assert!(comparison.summary().contains("rlhf_reward_model"));
 }
