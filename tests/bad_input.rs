@@ -35,10 +35,12 @@ fn configuration() {
     with("[prompts]\nconcurrent_forwards = 0", &["prompts.concurrent_forwards", "between 1 and", "mine.toml"]);
     with("[weights]\nmoving_average_alpha = 2.0", &["weights.moving_average_alpha", "at most 1", "mine.toml"]);
     with("seed = ", &["mine.toml", "line 1"]);
-    refused(&["run", "--config", "nowhere.toml"], &["nowhere.toml"]);
-    refused(&["run", "--set", "seed"], &["KEY=VALUE"]);
-    refused(&["run", "--wandb.notes", "x"], &["--wandb.notes"]);
-    refused(&["run", "--chain", "example.org:1"], &["local://"]);
+    // What is not refused would run for ever: it is only checked.
+    let refused = |args: &[&str], words| refused(&[&["run", "--check-config"], args].concat(), words);
+    refused(&["--config", "nowhere.toml"], &["nowhere.toml"]);
+    refused(&["--set", "seed"], &["KEY=VALUE"]);
+    refused(&["--wandb.track_gating_model"], &["--wandb.track_gating_model", "artifact"]);
+    refused(&["--chain", "example.org:1"], &["local://"]);
 }
 
 /// Every layer, read back through the binary itself.
