@@ -290,7 +290,7 @@ fn outcome_difference(record: &StepRecord, told: &StepOutcome, made: &StepOutcom
             let (index, (told, made)) = pairs.find(|(_, (told, made))| different(told.get(), made.get()))?;
             Some(format!("final reward of {}: told {}, made again {}", uid(index), told.get(), made.get()))
         })
-        .or_else(|| (told != made).then(|| format!("best: told {:?}, made again {:?}", told.best, made.best)))
+        .or_else(|| (told.best != made.best).then(|| format!("best: told {:?}, made again {:?}", told.best, made.best)))
 }
 
 /// Where an intent is not what the scores and its own basis come to; none for intents without a basis.

@@ -43,6 +43,7 @@ fn the_smallest_difference_is_found_and_named() {
     assert_eq!(changed(|made, next| made.filters[0] = column("diversity", next(1.0))), Some(said));
     let said = format!("final reward of uid 5: told 0.5, made again {}", next(0.5));
     assert_eq!(changed(|made, next| made.rewards[0] = Reward::new(next(0.5)).unwrap()), Some(said));
+    assert_eq!(changed(|made, _| made.gating_loss = None), None, "what gating said of the step is not made again");
     assert_eq!(changed(|made, _| made.best = None).unwrap(), "best: told Some(0), made again None");
     assert_eq!(changed(|made, _| made.filters.clear()).unwrap(), "other columns of masks than told");
     let unscored = StepOutcome::Unscored { reason: "no model".into() };
