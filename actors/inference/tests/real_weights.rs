@@ -1,5 +1,5 @@
 //! Real text through real weights: all-MiniLM-L6-v2 and SmolLM2-135M-Instruct, each in a folder of its name under
-//! `OPENVALIDATORS_MODELS` (by default `~/.cache/openvalidators/models`).
+//! `OPENVALIDATORS_MODELS` (by default `~/.cache/openvalidators/models`); all-mpnet-base-v2 where it is there too.
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 #![allow(clippy::unwrap_used, reason = "these functions are parts of tests")]
 
@@ -14,6 +14,7 @@ use openvalidators_runtime::SystemClock;
 use prometheus::Registry;
 
 const MINILM: &str = "all-MiniLM-L6-v2";
+const MPNET: &str = "all-mpnet-base-v2";
 const SMOLLM: &str = "SmolLM2-135M-Instruct";
 
 /// The engine with the real models, loaded once; none, with a message, where they are not on this machine.
@@ -23,12 +24,16 @@ fn engine() -> Option<Arc<LocalEngine>> {
 }
 
 fn start() -> Option<Arc<LocalEngine>> {
+    start_with(&[MINILM, SMOLLM])
+}
+
+fn start_with(names: &[&str]) -> Option<Arc<LocalEngine>> {
     let folder = match std::env::var_os("OPENVALIDATORS_MODELS") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(std::env::var_os("HOME")?).join(".cache/openvalidators/models"),
     };
     let sources: Vec<ModelSource> =
-        [MINILM, SMOLLM].map(|name| ModelSource { name: ModelName::new(name), directory: folder.join(name) }).into();
+        names.iter().map(|name| ModelSource { name: ModelName::new(name), directory: folder.join(name) }).collect();
     if let Some(absent) = sources.iter().find(|source| !source.directory.is_dir()) {
         eprintln!(
             "SKIPPED: {} is not in {}: fetch it with `openvalidators models fetch`, or name its folder in OPENVALIDATORS_MODELS",
@@ -42,8 +47,12 @@ fn start() -> Option<Arc<LocalEngine>> {
 }
 
 async fn embed(engine: &LocalEngine, texts: &[&str]) -> Vec<Arc<[f32]>> {
+    embed_by(engine, MINILM, texts).await
+}
+
+async fn embed_by(engine: &LocalEngine, model: &str, texts: &[&str]) -> Vec<Arc<[f32]>> {
     let texts = texts.iter().map(|&text| text.into()).collect();
-    let request = Embed { model: ModelName::new(MINILM), texts, pooling: Pooling::MeanNormalised };
+    let request = Embed { model: ModelName::new(model), texts, pooling: Pooling::MeanNormalised };
     engine.embed(request).await.unwrap().into_iter().collect::<Result<_, _>>().unwrap()
 }
 
@@ -71,6 +80,22 @@ async fn embeddings_know_a_cat_from_the_stock_market() {
     .await;
     let (near, far) = (cosine(&rows[0], &rows[1]), cosine(&rows[0], &rows[2]));
     assert!(near > 0.5 && far < 0.2, "near {near}, far {far}");
+}
+
+/// What transformers 4.28 says of the same texts; `real_golden.py` beside the golden wrote it.
+#[tokio::test]
+async fn real_embeddings_are_those_of_transformers() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/inference/real_golden.json");
+    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let texts: Vec<&str> = golden["texts"].as_array().unwrap().iter().filter_map(|text| text.as_str()).collect();
+    for model in [MINILM, MPNET] {
+        let Some(engine) = (if model == MINILM { engine() } else { start_with(&[model]) }) else { continue };
+        let expected: Vec<Vec<f32>> = serde_json::from_value(golden["embeddings"][model].clone()).unwrap();
+        for ((row, expected), text) in embed_by(&engine, model, &texts).await.iter().zip(&expected).zip(&texts) {
+            let farthest = row.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(row.len() == expected.len() && farthest < 2e-6, "{model}: {text:?} is {farthest} away");
+        }
+    }
 }
 
 #[tokio::test]
