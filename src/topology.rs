@@ -255,7 +255,7 @@ impl Topology {
         recovered("the scores", doors.weights.apply.ready(), shutdown).await?;
 
         let gating = {
-            let metrics = gating::Metrics::new(registry)?;
+            let metrics = gating::Metrics::new(registry)?.per_uid(config.reporting.metrics.per_uid);
             let config = config.gating.clone();
             let around = gating::Surroundings {
                 seed,

@@ -73,6 +73,9 @@ impl Kind {
     }
 }
 
+/// Whatever ours is: with more it earns less.
+const LINUCB_OPTIMISM: f64 = 1.0;
+
 /// Two tempos: the text-blind bandit too forgets, or it would never notice who turns bad.
 const BLIND_HALF_LIFE_BLOCKS: f64 = 2.0 * TEMPO as f64;
 
@@ -133,7 +136,7 @@ impl Router {
                 forecasts.map(|forecasts| {
                     let value = |forecast: &Forecast| match self.kind {
                         Kind::Thompson => forecast.mean + forecast.doubt * normal(rng),
-                        _ => forecast.mean + self.config.optimism * forecast.doubt,
+                        _ => forecast.mean + LINUCB_OPTIMISM * forecast.doubt,
                     };
                     let values = forecasts.iter().map(value).collect();
                     self.by(values, 0.0, &available, rng)

@@ -3,9 +3,10 @@
 //! Three rules, in this order:
 //!
 //! 1. Who has waited too long is asked, the longest first: starvation has a bound.
-//! 2. Of the places left, a share is given out whatever anybody promises (ε-greedy, Sutton & Barto 2018, chapter 2.2), more of
-//!    it to those of whom less is known: everyone has a floor, and a newcomer is tried out soon.
-//! 3. The others go to the best, and where several are as good to all of these alike.
+//! 2. Of the places left, all but a share go to the best for certain, and where several are as good to all of these alike.
+//! 3. That share is given out whatever anybody promises (ε-greedy, Sutton & Barto 2018, chapter 2.2), as one over what is known
+//!    of each: everyone has a floor, and a newcomer is tried out soon. Explored are thus the last places, never the first:
+//!    what a step is worth is what its best completion is.
 //!
 //! The draw is systematic sampling (Madow 1949) in random order: of exactly as many as there are places, each is in it with
 //! exactly the probability it was given. These propensities are what averages over the completions need
@@ -36,32 +37,38 @@ pub fn propensities(candidates: &[Candidate], places: usize, exploration: f64) -
         (0..candidates.len()).partition(|&at| candidates[at].overdue.is_some());
     let mut odds = vec![0.0; candidates.len()];
     let waited = |at: usize| candidates[at].overdue.unwrap_or_default() as f64;
-    for (at, share) in best(&overdue, waited, places) {
+    for (at, share) in best(&overdue, waited, places as f64) {
         odds[at] = share;
     }
-    let left = places.saturating_sub(overdue.len());
-    for (&at, floor) in others.iter().zip(floors(&others, candidates, left)) {
-        odds[at] = exploration * floor;
+    let left = places.saturating_sub(overdue.len()) as f64;
+    for (at, share) in best(&others, |at| candidates[at].value, (1.0 - exploration) * left) {
+        odds[at] = share;
     }
-    for (at, share) in best(&others, |at| candidates[at].value, left) {
-        odds[at] += (1.0 - exploration) * share;
+    let room: Vec<f64> = others.iter().map(|&at| 1.0 - odds[at]).collect();
+    let novelty: Vec<f64> = others.iter().map(|&at| 1.0 / (1.0 + candidates[at].observations as f64)).collect();
+    for (&at, floor) in others.iter().zip(floors(&novelty, &room, exploration * left)) {
+        odds[at] += floor;
     }
     odds
 }
 
-/// Shares of `places` among `of`, as one over the square root of what is known of each, but none above 1.
-fn floors(of: &[usize], candidates: &[Candidate], places: usize) -> Vec<f64> {
-    let novelty: Vec<f64> = of.iter().map(|&at| 1.0 / (1.0 + candidates[at].observations as f64).sqrt()).collect();
-    let (mut floors, mut full) = (vec![0.0; of.len()], vec![false; of.len()]);
+/// Shares of `places` in proportion to `novelty`, but none above the room there is.
+fn floors(novelty: &[f64], room: &[f64], places: f64) -> Vec<f64> {
+    let (mut floors, mut full) = (vec![0.0; room.len()], vec![false; room.len()]);
     loop {
-        let taken = full.iter().filter(|full| **full).count();
-        let left = places.saturating_sub(taken) as f64;
-        let weights: f64 = novelty.iter().zip(&full).filter(|(_, full)| !**full).map(|(weight, _)| weight).sum();
-        for ((floor, weight), full) in floors.iter_mut().zip(&novelty).zip(&full) {
-            *floor = if *full { 1.0 } else { left * weight / weights };
+        let (mut left, mut weights) = (places, 0.0);
+        for ((full, room), weight) in full.iter().zip(room).zip(novelty) {
+            if *full {
+                left -= room;
+            } else {
+                weights += weight;
+            }
         }
-        // Whoever would have more than a whole place leaves the rest to others; each turn fills at least one.
-        let over: Vec<usize> = (0..of.len()).filter(|&at| !full[at] && floors[at] > 1.0).collect();
+        for (at, floor) in floors.iter_mut().enumerate() {
+            *floor = if full[at] { room[at] } else { left.max(0.0) * novelty[at] / weights };
+        }
+        // Whoever would have more than there is room for leaves the rest to others; each turn fills at least one.
+        let over: Vec<usize> = (0..room.len()).filter(|&at| !full[at] && floors[at] > room[at]).collect();
         if over.is_empty() {
             return floors;
         }
@@ -70,10 +77,10 @@ fn floors(of: &[usize], candidates: &[Candidate], places: usize) -> Vec<f64> {
 }
 
 /// Shares of `places` among `of`, the greatest key first; equals at the end of the places share what is left.
-fn best(of: &[usize], key: impl Fn(usize) -> f64, places: usize) -> Vec<(usize, f64)> {
+fn best(of: &[usize], key: impl Fn(usize) -> f64, places: f64) -> Vec<(usize, f64)> {
     let mut order: Vec<(usize, f64)> = of.iter().map(|&at| (at, key(at))).collect();
     order.sort_by(|(_, left), (_, right)| right.total_cmp(left));
-    let mut left = places as f64;
+    let mut left = places;
     let mut shares = Vec::with_capacity(order.len());
     for equals in order.chunk_by(|(_, left), (_, right)| left == right) {
         let share = (left / equals.len() as f64).min(1.0);
@@ -138,7 +145,8 @@ mod tests {
     fn the_best_are_asked_and_everyone_has_a_floor() {
         let candidates = [0.1, 0.9, 0.5, 0.7].map(worth);
         let odds = propensities(&candidates, 2, 0.2);
-        for (odd, expected) in odds.iter().zip([0.1, 0.9, 0.1, 0.9]) {
+        // The best is asked for certain; the second has six tenths of a place, and what is explored is of the second place.
+        for (odd, expected) in odds.iter().zip([0.4 / 3.0, 1.0, 0.4 / 3.0, 0.6 + 0.4 / 3.0]) {
             assert!((odd - expected).abs() < 1e-12, "{odds:?}");
         }
     }
@@ -155,14 +163,14 @@ mod tests {
         assert_eq!(evenness(&[1.0, 0.0]), 0.0);
     }
 
-    /// Of ten, one is unknown: of the share given out whatever is promised, it gets what three known ones get.
+    /// Of ten, one is unknown: of the share given out whatever is promised, it gets what nine known ones get.
     #[test]
     fn newcomers_are_tried_out_more_often() {
         let mut candidates = [worth(0.4); 10];
         candidates.iter_mut().for_each(|candidate| candidate.observations = 8);
         candidates[0] = Candidate { value: 0.0, observations: 0, overdue: None };
         let odds = propensities(&candidates, 2, 0.5);
-        assert!((odds[0] - 0.5 * 2.0 * 3.0 / 12.0).abs() < 1e-12, "{odds:?}");
+        assert!((odds[0] - 0.5 * 2.0 * 9.0 / 18.0).abs() < 1e-12, "{odds:?}");
         assert!(odds[1..].iter().all(|odd| (odd - (2.0 - odds[0]) / 9.0).abs() < 1e-12));
         // Never more than a whole place, however little is known of the one and much of the others.
         candidates[1..].iter_mut().for_each(|candidate| candidate.observations = 1_000_000);
