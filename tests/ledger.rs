@@ -53,6 +53,23 @@ fn what_a_run_recorded_is_whole_and_can_be_made_again() {
     copy(state.path(), latest);
 }
 
+/// What 1.2.0 had learned is in no step: without the state an import began with, `replay` made other averages again.
+#[test]
+fn what_followed_an_import_can_be_made_again() {
+    const FROM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/migration");
+    let state = tempfile::tempdir().unwrap();
+    let (imported, code, error) = ask(state.path(), &["import", "--from", FROM]);
+    assert_eq!((imported[0]["findings"][0]["taken"].as_bool(), code), (Some(true), 0), "{error}");
+    let mut settings = vec!["chain.local.block_seconds=0.5", "weights.snapshot_every_steps=1"];
+    settings.extend(CONSTANT_REWARD);
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let (_, status) = Program::start(state.path(), &[&["--steps", "3"], &settings[..]].concat()).finish();
+    assert!(status.success());
+    let (replayed, code, _) = ask(state.path(), &["replay"]);
+    assert_eq!((&replayed[0]["same"], code), (&Value::Bool(true), 0), "{replayed:?}");
+    assert!(replayed[0]["states"].as_u64() >= Some(2), "averages with and of the import are met: {replayed:?}");
+}
+
 /// The one with the largest weight, from its queries to the vector on the chain.
 fn explain_the_best(state: &Path, lines: &[Value]) {
     let (exported, code, _) = ask(state, &["ledger", "export", "--step", "1..2"]);

@@ -147,7 +147,8 @@ impl Store {
 
     // --- owners of state, and readers ---
 
-    /// Keeps an owner's state, replacing its earlier snapshot; one in [`ARCHIVE_EVERY_STEPS`] is put aside.
+    /// Keeps an owner's state, replacing its earlier snapshot; one in [`ARCHIVE_EVERY_STEPS`] is put aside, and one from before
+    /// the first step: nothing else says what an import began with.
     ///
     /// # Errors
     /// When the snapshot is ahead of the ledger or behind the one it would replace, or when the disk refuses.
@@ -166,8 +167,8 @@ impl Store {
             let every = ledger_number("a distance", ARCHIVE_EVERY_STEPS)?;
             transaction
                 .prepare_cached(
-                    "INSERT INTO archive SELECT * FROM snapshots WHERE owner = ?1 AND sequence < ?2 AND sequence >=
-                         coalesce((SELECT max(sequence) + ?3 FROM archive WHERE owner = ?1), 1)",
+                    "INSERT INTO archive SELECT * FROM snapshots WHERE owner = ?1 AND sequence < ?2 AND (sequence = 0 OR
+                         sequence >= coalesce((SELECT max(sequence) + ?3 FROM archive WHERE owner = ?1 AND sequence > 0), 1))",
                 )?
                 .execute((owner, place, every))?;
             transaction

@@ -92,6 +92,23 @@ fn states_put_aside_go_with_the_steps_they_serve() {
     );
 }
 
+/// What an import begins with is in no step: `replay` found other averages than were kept.
+#[test]
+fn a_state_from_before_the_first_step_is_put_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = open(directory.path());
+    store.save_snapshot("weights", &Snapshot { state: vec![1; 10], ..at(0) }).unwrap();
+    store.save_snapshot("weights", &at(0)).unwrap();
+    for number in 1..=2 {
+        store.append(&record(number, 0, 1, 10)).unwrap();
+        store.save_snapshot("weights", &at(number)).unwrap();
+    }
+    let reader = Reader::open(directory.path()).unwrap();
+    assert_eq!(reader.states("weights").unwrap(), [Sequence(0), Sequence(1), Sequence(2)]);
+    let found = reader.load_state_until("weights", Sequence(0)).unwrap();
+    assert_eq!(found, Some(at(0)), "the latest of them, and others are put aside as often as ever");
+}
+
 #[test]
 fn a_forecast_knows_the_pace_and_the_settings() {
     let (directory, mut store) = hourly(100);
