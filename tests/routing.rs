@@ -1,33 +1,40 @@
-//! Routing by the encoder of openvalidators 1.2.0, GPT-Neo by its last token, and on from what 1.2.0 had learned.
+//! Routing by the encoders of openvalidators 1.2.0: GPT-Neo by its last token, a sentence model by the mean of its windows.
 
 use std::path::Path;
 
 use openvalidators_ledger::Reader;
-use openvalidators_messages::Sequence;
+use openvalidators_messages::{
+    Sequence,
+    inference::{ModelName, Pooling},
+};
 use serde_json::Value;
 
 use crate::program::Program;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
-fn program(state: &Path, steps: &str) -> Program {
-    let folder = format!("models.catalogue.tiny-gpt-neo.directory={FIXTURES}/parity/models/gptneo");
-    let settings = ["gating.model=tiny-gpt-neo", "gating.pooling=last_token", &folder, "chain.local.block_seconds=0.5"];
+const GPT_NEO: [&str; 2] = ["gptneo", "last_token"];
+const SENTENCE_MODEL: [&str; 2] = ["distilroberta", "mean_of_windows"];
+
+fn program(state: &Path, [encoder, pooling]: [&str; 2], steps: &str) -> Program {
+    let folder = format!("models.catalogue.tiny-{encoder}.directory={FIXTURES}/parity/models/{encoder}");
+    let (model, pooling) = (format!("gating.model=tiny-{encoder}"), format!("gating.pooling={pooling}"));
+    let settings = [&model, &pooling, &folder, "chain.local.block_seconds=0.5"];
     let mut arguments = vec!["--steps", steps];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
     Program::start(state, &arguments)
 }
 
 #[test]
-fn prompts_are_read_by_the_last_token_of_a_gpt_neo_in_a_folder() {
+fn prompts_are_read_by_both_encoders_of_1_2_0_from_folders() {
     let state = tempfile::tempdir().unwrap();
-    let (_, status) = program(state.path(), "3").finish();
+    let (_, status) = program(state.path(), GPT_NEO, "3").finish();
     assert!(status.success());
     let steps = Reader::open(state.path()).unwrap().read_steps(Sequence(0), 9).unwrap();
     assert_eq!(steps.len(), 3);
     for step in &steps {
         let read = step.record.embedding.as_ref().unwrap();
-        assert_eq!((read.encoder.as_str(), read.row.len()), ("tiny-gpt-neo/last_token", 32));
+        assert_eq!((read.encoder.as_str(), read.row.len()), ("tiny-gptneo/last_token", 32));
     }
     assert_ne!(steps[0].record.embedding, steps[1].record.embedding, "another prompt reads otherwise");
     let log = std::fs::read_to_string(state.path().join("completions.log")).unwrap();
@@ -38,7 +45,26 @@ fn prompts_are_read_by_the_last_token_of_a_gpt_neo_in_a_folder() {
     assert!(losses.len() == 3 && losses.iter().all(|loss| loss.is_some_and(|loss| loss >= 0.0)), "{losses:?}");
 
     // The same state goes on; nothing is learned anew.
-    let (_, status) = program(state.path(), "1").finish();
+    let (_, status) = program(state.path(), GPT_NEO, "1").finish();
     assert!(status.success());
     assert_eq!(Reader::open(state.path()).unwrap().latest().unwrap(), Sequence(4));
+
+    // Nor does a state that another encoder has taught stop anybody: routing learns anew, who was asked stays.
+    let (_, status) = program(state.path(), SENTENCE_MODEL, "1").finish();
+    assert!(status.success());
+    let reader = Reader::open(state.path()).unwrap();
+    let steps = reader.read_steps(Sequence(4), 9).unwrap();
+    let read = steps[0].record.embedding.as_ref().unwrap();
+    assert_eq!((steps.len(), read.encoder.as_str()), (1, "tiny-distilroberta/mean_of_windows"));
+    let config = openvalidators_gating::Config {
+        model: ModelName::new("tiny-distilroberta"),
+        pooling: Pooling::MeanOfWindows,
+        ..Default::default()
+    };
+    let snapshot = reader.load_snapshot(openvalidators_gating::OWNER).unwrap().unwrap();
+    let routing = openvalidators_gating::snapshot::decode(&snapshot, &config.rules()).unwrap();
+    assert_eq!((routing.memory().len(), routing.memory().width()), (1, read.row.len()));
+    assert_eq!(routing.sequence(), Sequence(5));
+    let asked: u64 = routing.coverage().values().map(|coverage| coverage.asked).sum();
+    assert!(asked > steps[0].record.asked.len() as u64, "who was asked in the first four steps, too");
 }

@@ -73,7 +73,7 @@ impl Kind {
     }
 }
 
-/// Whatever ours is: with more it earns less.
+/// One standard deviation, as in earlier tables, whatever ours is set to.
 const LINUCB_OPTIMISM: f64 = 1.0;
 
 /// Two tempos: the text-blind bandit too forgets, or it would never notice who turns bad.
