@@ -19,7 +19,7 @@ const SENTENCE_MODEL: [&str; 2] = ["distilroberta", "mean_of_windows"];
 fn program(state: &Path, [encoder, pooling]: [&str; 2], steps: &str) -> Program {
     let folder = format!("models.catalogue.tiny-{encoder}.directory={FIXTURES}/parity/models/{encoder}");
     let (model, pooling) = (format!("gating.model=tiny-{encoder}"), format!("gating.pooling={pooling}"));
-    let settings = [&model, &pooling, &folder, "chain.local.block_seconds=0.5"];
+    let settings: [&str; 4] = [&model, &pooling, &folder, "chain.local.block_seconds=0.5"];
     let mut arguments = vec!["--steps", steps];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
     Program::start(state, &arguments)
