@@ -6,12 +6,14 @@
 //! [`StepRow`]: openvalidators_tables::StepRow
 
 mod collect;
+mod download;
 mod example;
 mod export;
 mod ledger;
 mod output;
 mod selected;
 mod shape;
+mod wandb_log;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use openvalidators_reporting::wandb::RunPath;
 use openvalidators_tables::moment;
 
 /// `openvalidators dataset`
@@ -11,6 +12,7 @@ use openvalidators_tables::moment;
 #[command(after_help = "Examples:
   openvalidators dataset collect --from state --output steps.parquet
   openvalidators dataset collect --from old/completions.log --from runs.csv --output steps.parquet
+  openvalidators dataset collect --wandb opentensor-dev/openvalidators --tags 1.2.0 --since 2023-07-01 --output steps.parquet
   openvalidators dataset export chat --from steps.parquet --output chat.jsonl --min-reward 0.4 --validation 0.1
 docs/analysis.md has a tutorial and the columns.")]
 pub struct Dataset {
@@ -32,8 +34,9 @@ pub enum DatasetAction {
 /// Which steps.
 #[derive(Clone, Debug, Args)]
 pub struct Select {
-    /// Where steps are recorded: a state directory, a `completions.log` of ours or of openvalidators 1.2.0, a Parquet file, or
-    /// a CSV of the old data_collector. May be repeated: a step that is in several of them counts once.
+    /// Where steps are recorded: a state directory, a `completions.log` of ours or of openvalidators 1.2.0, a `.wandb` file or
+    /// the `wandb` folder of such runs, a Parquet file, or a CSV of the old data_collector. May be repeated: a step that is in
+    /// several of them counts once.
     #[arg(long, value_name = "PATH", required = true)]
     pub from: Vec<PathBuf>,
     /// Not before this time, UTC: `2026-11-22` or `2026-11-22T09:00`.
@@ -52,10 +55,22 @@ pub struct Select {
 
 /// `openvalidators dataset collect`
 #[derive(Debug, Args)]
+#[command(mut_arg("from", |from| from.required(false).required_unless_present_any(["wandb", "download_all", "wandb_run_id"])))]
 pub struct Collect {
     /// Which steps.
     #[command(flatten)]
     pub select: Select,
+    /// Fetch runs from wandb by its public API: of a project, or one. The key is that of WANDB_API_KEY or of `wandb login`,
+    /// the server that of WANDB_BASE_URL.
+    #[arg(long, value_name = "ENTITY/PROJECT[/RUN]")]
+    pub wandb: Option<RunPath>,
+    /// Only runs that have all of these tags, such as a version or a hotkey.
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    pub tags: Vec<String>,
+    /// Keep what is fetched in this folder, so that the next time only what is new is fetched. Without it, it lies beside the
+    /// output until that is done, and an interrupted command goes on from there.
+    #[arg(long, value_name = "DIR")]
+    pub downloads: Option<PathBuf>,
     /// The file to make: `.parquet` or `.csv`.
     #[arg(long, alias = "export_path", value_name = "FILE")]
     pub output: PathBuf,
@@ -87,14 +102,14 @@ pub struct OldFlags {
     /// A file of completions that no export takes, one a line.
     #[arg(long = "blacklist_path", value_name = "FILE")]
     pub blacklist: Option<PathBuf>,
-    /// It downloaded from wandb. Refused: name what is here with --from.
-    #[arg(long = "download_all", hide = true)]
+    /// Fetch the runs of 1.2.0 of opentensor-dev/openvalidators.
+    #[arg(long = "download_all")]
     pub download_all: bool,
-    /// As --download_all.
-    #[arg(long = "wandb_run_id", hide = true)]
+    /// Fetch this run of opentensor-dev/openvalidators.
+    #[arg(long = "wandb_run_id", value_name = "RUN")]
     pub wandb_run_id: Option<String>,
-    /// As --download_all.
-    #[arg(long = "include_tags", hide = true)]
+    /// As --tags, beside 1.2.0. (The old tool took runs that had any of the tags; here they must have all.)
+    #[arg(long = "include_tags", value_name = "TAG,…")]
     pub include_tags: Option<String>,
 }
 

@@ -157,7 +157,8 @@ fn describe(
     serde_json::to_writer_pretty(about.handle()?, &text).context("describing the export")
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// A path with something behind its name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

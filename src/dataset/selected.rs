@@ -1,13 +1,17 @@
 //! The steps that a command asked for, out of all its sources.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use openvalidators_ledger::LEDGER_FILE;
 use openvalidators_tables::{CsvFile, EventLog, Merged, Source, StepRow, Store};
 
-use super::ledger::LedgerSteps;
+use super::{ledger::LedgerSteps, wandb_log::WandbLog};
 use crate::cli::Select;
 
 /// How often progress is drawn.
@@ -29,15 +33,18 @@ impl Selected {
     /// # Errors
     /// When one cannot be opened, or is of no known kind.
     pub fn open(select: &Select) -> anyhow::Result<Self> {
-        let mut sources = Vec::new();
+        Self::open_with(select, Vec::new())
+    }
+
+    /// Opens every source, beside some that are open.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(select: &Select, mut sources: Vec<Box<dyn Source>>) -> anyhow::Result<Self> {
         for path in &select.from {
             sources.extend(open(path)?);
         }
-        let progress = if select.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} steps, {per_sec}") {
-            progress.set_style(style);
-        }
-        progress.enable_steady_tick(TICK);
+        let progress = spinner(select, "{spinner} {pos} steps, {per_sec}");
         Ok(Self { merged: Merged::new(sources), select: select.clone(), passed_over: 0, progress })
     }
 
@@ -75,6 +82,16 @@ impl Selected {
     }
 }
 
+/// A line of progress on standard error, where it is wanted.
+pub fn spinner(select: &Select, template: &str) -> ProgressBar {
+    let progress = if select.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        progress.set_style(style);
+    }
+    progress.enable_steady_tick(TICK);
+    progress
+}
+
 /// The sources at a path.
 fn open(path: &Path) -> anyhow::Result<Vec<Box<dyn Source>>> {
     let shown = path.display();
@@ -85,31 +102,60 @@ fn open(path: &Path) -> anyhow::Result<Vec<Box<dyn Source>>> {
         let logs = logs_in(path).with_context(|| format!("looking into {shown}"))?;
         if logs.is_empty() {
             bail!(
-                "{shown} holds neither a ledger ({LEDGER_FILE}) nor a completions.log: name a state directory or a file"
+                "{shown} holds neither a ledger ({LEDGER_FILE}) nor a completions.log nor runs of wandb: name a state \
+                 directory or a file"
             );
         }
-        return logs.iter().map(|log| Ok(Box::new(EventLog::open(log)?) as Box<dyn Source>)).collect();
+        return logs.iter().map(|log| open_file(log)).collect();
     }
+    Ok(vec![open_file(path)?])
+}
+
+fn open_file(path: &Path) -> anyhow::Result<Box<dyn Source>> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    Ok(vec![match extension.as_str() {
+    Ok(match extension.as_str() {
         "parquet" => Box::new(Store::open(path)?),
         "csv" => Box::new(CsvFile::open(path)?),
         "log" | "json" | "jsonl" => Box::new(EventLog::open(path)?),
+        "wandb" => Box::new(WandbLog::open(path)?),
         "sqlite3" => Box::new(LedgerSteps::open(path.parent().unwrap_or(Path::new(".")))?),
-        _ => bail!("{shown} is of no kind that is read: a state directory, .log, .parquet or .csv"),
-    }])
+        _ => bail!(
+            "{} is of no kind that is read: a state directory, .log, .jsonl, .wandb, .parquet or .csv",
+            path.display()
+        ),
+    })
 }
 
-/// The logs of a folder, rotated ones first: their names have the time.
-fn logs_in(folder: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
-    let mut logs = Vec::new();
+/// The logs of a folder: those of events, rotated ones first, since their names have the time; without any, those of wandb's
+/// runs, each of which has a folder (`wandb/run-TIME-ID/run-ID.wandb`).
+fn logs_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let is_event_log = |name: &str| name.starts_with("completions") && name.ends_with(".log");
+    let logs = files(folder, is_event_log)?;
+    if !logs.is_empty() {
+        return Ok(logs);
+    }
+    let is_run = |name: &str| name.ends_with(".wandb");
+    let mut runs = files(folder, is_run)?;
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let text = name.to_string_lossy();
-        if text.starts_with("completions") && text.ends_with(".log") {
-            logs.push(folder.join(name));
+        let entry = entry?;
+        // `latest-run` is a link to one of the others.
+        if entry.file_type()?.is_dir() && entry.file_name().to_string_lossy().contains("run-") {
+            runs.extend(files(&entry.path(), is_run)?);
         }
     }
-    logs.sort();
-    Ok(logs)
+    runs.sort();
+    Ok(runs)
+}
+
+/// The files of a folder whose names pass.
+fn files(folder: &Path, passes: impl Fn(&str) -> bool) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if passes(&name.to_string_lossy()) {
+            found.push(folder.join(name));
+        }
+    }
+    found.sort();
+    Ok(found)
 }

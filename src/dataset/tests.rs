@@ -159,9 +159,11 @@ fn nothing_is_overwritten_and_what_cannot_be_is_explained() {
     assert_eq!(fs::read_to_string(folder.path().join("there.csv")).unwrap(), "mine");
     for (typed, expected) in [
         ("collect --from STORE --output OUT/x.xlsx", "must end with .parquet or .csv"),
-        ("collect --from STORE --output OUT/x.csv --download_all", "name what is on this disk with --from"),
+        ("collect --from STORE --output OUT/x.csv --tags 1.2.0", "--tags chooses among the runs of --wandb"),
+        ("collect --wandb a/b --output OUT/x.csv --download_all", "exclude one another"),
         ("collect --from /nowhere.log --output OUT/x.csv", "/nowhere.log"),
-        ("collect --from /nowhere.wandb --output OUT/x.csv", "of no kind that is read"),
+        ("collect --from /nowhere.wandb --output OUT/x.csv", "could not open /nowhere.wandb"),
+        ("collect --from /nowhere.xlsx --output OUT/x.csv", "of no kind that is read"),
         ("export dpo --from STORE --format csv --output OUT/x", "--format csv is for mining"),
         ("export mining --from STORE --duplicates all --output OUT/x", "a prompt is a key"),
     ] {

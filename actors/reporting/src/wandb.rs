@@ -16,14 +16,17 @@ mod credentials;
 mod hardware;
 mod journal;
 mod log_file;
+mod logged;
 mod metrics;
 #[cfg(test)]
 mod peer;
+mod public_api;
 mod record;
 mod row;
 mod runs;
-#[cfg(test)]
-mod server_double;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod server_double;
 mod setup;
 mod uploader;
 
@@ -43,7 +46,10 @@ pub use config::{Mode, Redact, WandbConfig, WandbConfigError};
 pub use journal::RunAbout;
 #[cfg(test)]
 pub(crate) use journal::tests::rows as rows_of;
+pub use log_file::LogError;
+pub use logged::{Logged, LoggedRun};
 pub use metrics::WandbMetrics;
+pub use public_api::{Extent, PublicApi, PublicApiError, Run, RunPath};
 pub use setup::{Setup, SetupError};
 
 use crate::{Follower, LedgerReader, Tail};

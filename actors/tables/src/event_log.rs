@@ -1,5 +1,6 @@
 //! `completions.log`: one JSON object a line, as loguru writes it (`serialize=True`) for openvalidators 1.2.0 and as
-//! `actors/reporting` writes it.
+//! `actors/reporting` writes it. Lines that are rows of wandb's history are read as well: the event itself, with its
+//! `_timestamp`.
 //!
 //! Python's `json.dumps` writes NaN and infinity as bare words, which are no JSON: they are read as missing. Whatever else
 //! logs at the level of events or above lands in the same file and is passed over.
@@ -10,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -22,12 +23,17 @@ use crate::{
 /// loguru's level of events: `openvalidators/utils.py`, `logger.level("EVENTS", no=38)`.
 const LEVEL: &str = "EVENTS";
 
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// A file of events, or anything that holds such lines.
 pub struct EventLog {
     lines: Box<dyn BufRead>,
     name: String,
     run: String,
     number: u64,
+    /// Read but not handed on, latest first: an old row is two steps.
+    rows: Vec<StepRow>,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +70,7 @@ impl EventLog {
         let file = File::open(path).map_err(|error| SourceError::new(&name, error))?;
         let folder = path.canonicalize().ok().and_then(|path| Some(path.parent()?.file_name()?.to_owned()));
         let run = folder.map_or_else(|| name.clone(), |folder| folder.to_string_lossy().into_owned());
-        Ok(Self { lines: Box::new(BufReader::with_capacity(1 << 20, file)), name, run, number: 0 })
+        Ok(Self { lines: Box::new(BufReader::with_capacity(BUFFER_BYTES, file)), name, run, number: 0, rows: vec![] })
     }
 
     /// A run's id, in place of the folder's name.
@@ -73,19 +79,23 @@ impl EventLog {
         Self { run: run.to_owned(), ..self }
     }
 
-    fn parse(&self, line: &[u8]) -> Result<StepRow, Skip> {
+    fn parse(&self, line: &[u8]) -> Result<Vec<StepRow>, Skip> {
         let no_json = |error: serde_json::Error| Skip { reason: "no JSON", place: error.to_string() };
-        let envelope: Envelope = match find(line, b"NaN").or_else(|| find(line, b"Infinity")) {
-            Some(_) => serde_json::from_slice(&without_bare_words(line)),
-            None => serde_json::from_slice(line),
-        }
-        .map_err(no_json)?;
+        let envelope = match tolerant_json::<Envelope>(line) {
+            Ok(envelope) => envelope,
+            // JSON, but not loguru's: a row by itself.
+            Err(error) if error.is_data() => {
+                let event: Map<String, Value> = tolerant_json(line).map_err(|_| no_json(error))?;
+                let seconds = event.get("_timestamp").and_then(Value::as_f64).unwrap_or(f64::NAN);
+                return event::read(&event, &self.run, seconds, self.number);
+            }
+            Err(error) => return Err(no_json(error)),
+        };
         let Record { extra, level, time } = envelope.record;
         if level.name != LEVEL {
             return Err(Skip { reason: "another level than EVENTS", place: level.name });
         }
-        let mut rows = event::read(&extra, &self.run, time.timestamp, self.number)?;
-        rows.pop().filter(|_| rows.is_empty()).ok_or(Skip { reason: "no single step", place: String::new() })
+        event::read(&extra, &self.run, time.timestamp, self.number)
     }
 }
 
@@ -96,6 +106,9 @@ impl Source for EventLog {
 
     fn next(&mut self) -> Result<Option<Item>, SourceError> {
         loop {
+            if let Some(row) = self.rows.pop() {
+                return Ok(Some(Item::Row(Box::new(row))));
+            }
             let line = next_line(&mut self.lines).map_err(|error| SourceError::new(&self.name, error))?;
             self.number += 1;
             let parsed = match line {
@@ -107,14 +120,26 @@ impl Source for EventLog {
                 }
                 Some(Line::TooLong) => Err(Skip { reason: "a line longer than 64 MiB", place: String::new() }),
             };
-            return Ok(Some(match parsed {
-                Ok(row) => Item::Row(Box::new(row)),
+            match parsed {
+                Ok(rows) => self.rows = rows.into_iter().rev().collect(),
                 Err(skip) => {
                     let found = if skip.place.is_empty() { String::new() } else { format!(" {}", skip.place) };
-                    Item::Skipped(Skip { reason: skip.reason, place: format!("line {}{found}", self.number) })
+                    let place = format!("line {}{found}", self.number);
+                    return Ok(Some(Item::Skipped(Skip { reason: skip.reason, place })));
                 }
-            }));
+            }
         }
+    }
+}
+
+/// Reads JSON in which `NaN`, `Infinity` and `-Infinity` may stand where a value is due: they are read as null.
+///
+/// # Errors
+/// When it is no JSON even so, or of another shape.
+pub fn tolerant_json<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    match find(text, b"NaN").or_else(|| find(text, b"Infinity")) {
+        Some(_) => serde_json::from_slice(&without_bare_words(text)),
+        None => serde_json::from_slice(text),
     }
 }
 
@@ -161,7 +186,7 @@ mod tests {
 
     fn items(text: &str) -> Vec<Item> {
         let lines = Box::new(Cursor::new(text.to_owned()));
-        let mut log = EventLog { lines, name: "log".into(), run: "r".into(), number: 0 };
+        let mut log = EventLog { lines, name: "log".into(), run: "r".into(), number: 0, rows: vec![] };
         std::iter::from_fn(|| log.next().unwrap()).collect()
     }
 
@@ -174,6 +199,28 @@ mod tests {
         assert_eq!(row.prompt, "Summarize é\n\"x\"");
         assert_eq!(row.timestamp, 1_795_339_015_321_338);
         assert_eq!(row.columns[0].raw, [Some(0.25), Some(-1.5)]);
+    }
+
+    /// As the server's `wandb-history.jsonl` has them: an old row is two steps.
+    #[test]
+    fn rows_of_wandb_are_steps_in_either_schema() {
+        let long =
+            r#"{"_step": 0, "_timestamp": 1.5, "name": "augment", "prompt": "p", "uids": [1], "completions": ["a"],
+            "rewards": ["NaN"], "dpo_reward_model": [NaN]}"#
+                .replace('\n', "");
+        let wide = r#"{"_timestamp": 2, "base_prompt": "b", "followup_uids": [1], "followup_completions": ["q"],
+            "answer_prompt": "c", "answer_uids": [2], "answer_completions": ["a"]}"#
+            .replace('\n', "");
+        let checkpoint = r#"{"_timestamp": 3, "neuron_weights": [0.5]}"#;
+        let found = items(&format!("{long}\n{wide}\n{checkpoint}\n{{\"a\": 1}}\n"));
+        let [Item::Row(long), Item::Row(followup), Item::Row(answer), Item::Skipped(checkpoint), Item::Skipped(other)] =
+            &found[..]
+        else {
+            panic!("{found:?}")
+        };
+        assert_eq!((long.timestamp, &long.rewards[..]), (1_500_000, &[None][..]));
+        assert_eq!((&*followup.name, &*answer.name), ("followup0", "answer0"));
+        assert_eq!((checkpoint.reason, other.reason), ("a checkpoint, not a step", "no time"));
     }
 
     #[test]

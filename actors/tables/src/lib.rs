@@ -23,7 +23,7 @@ mod source;
 pub mod store;
 
 pub use csv_file::{CsvFile, CsvWriter};
-pub use event_log::EventLog;
+pub use event_log::{EventLog, tolerant_json};
 pub use forwards::OPEN_FORWARDS_LIMIT;
 pub use merged::Merged;
 pub use row::{COLUMN_NAMES, Column, MICROS_PER_SECOND, StepRow, text_digest};

@@ -15,6 +15,11 @@ pub trait Source {
     /// What people call it: its path.
     fn name(&self) -> &str;
 
+    /// No step in it is older, in microseconds since 1970: it need not be opened before the others have come so far.
+    fn not_before(&self) -> i64 {
+        i64::MIN
+    }
+
     /// The next record; `None` at the end.
     ///
     /// # Errors

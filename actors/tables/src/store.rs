@@ -10,7 +10,10 @@ use arrow_array::{
     TimestampMicrosecondArray,
     builder::{Float64Builder, Int64Builder, ListBuilder, StringBuilder},
     cast::AsArray,
-    types::{Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt64Type},
+    types::{
+        Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, TimestampMillisecondType,
+        TimestampNanosecondType, TimestampSecondType, UInt64Type,
+    },
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::{
@@ -56,6 +59,10 @@ pub struct Store {
     batch: Option<RecordBatch>,
     place: usize,
     number: u64,
+    /// Of rows without a `run_id`.
+    run: String,
+    /// Read but not handed on, latest first: an old row is two steps.
+    rows: Vec<StepRow>,
 }
 
 // === impl StoreWriter ===
@@ -175,7 +182,13 @@ impl Store {
             return Err(SourceError::new(&name, reason));
         }
         let batches = builder.with_batch_size(BATCH_STEPS).build().map_err(|error| SourceError::new(&name, error))?;
-        Ok(Self { name, batches, batch: None, place: 0, number: 0 })
+        Ok(Self { run: name.clone(), name, batches, batch: None, place: 0, number: 0, rows: Vec::new() })
+    }
+
+    /// The run of rows that name none, in place of the file's name.
+    #[must_use]
+    pub fn of_run(self, run: &str) -> Self {
+        Self { run: run.to_owned(), ..self }
     }
 
     /// A row as an event; what is null is left out.
@@ -195,6 +208,9 @@ impl Source for Store {
     }
 
     fn next(&mut self) -> Result<Option<Item>, SourceError> {
+        if let Some(row) = self.rows.pop() {
+            return Ok(Some(Item::Row(Box::new(row))));
+        }
         let batch = match &self.batch {
             Some(batch) if self.place < batch.num_rows() => batch,
             _ => match self.batches.next() {
@@ -212,17 +228,19 @@ impl Source for Store {
         let event = Self::event(batch, self.place);
         self.place += 1;
         self.number += 1;
-        let run = event.get("run_id").and_then(Value::as_str).unwrap_or(&self.name);
+        let run = event.get("run_id").and_then(Value::as_str).unwrap_or(&self.run);
         let seconds = match event.get("_timestamp") {
             Some(Value::Number(number)) => number.as_f64().unwrap_or(f64::NAN),
             _ => f64::NAN,
         };
-        let rows = event::read(&event, run, seconds, self.number);
-        Ok(Some(match rows.map(|mut rows| (rows.pop(), rows.len())) {
-            Ok((Some(row), 0)) => Item::Row(Box::new(row)),
-            Ok(_) => Item::Skipped(Skip { reason: "no single step", place: format!("row {}", self.number) }),
-            Err(skip) => Item::Skipped(Skip { place: format!("row {} {}", self.number, skip.place), ..skip }),
-        }))
+        match event::read(&event, run, seconds, self.number) {
+            Ok(rows) => self.rows = rows.into_iter().rev().collect(),
+            Err(skip) => {
+                let place = format!("row {} {}", self.number, skip.place);
+                return Ok(Some(Item::Skipped(Skip { place, ..skip })));
+            }
+        }
+        self.next()
     }
 }
 
@@ -237,6 +255,7 @@ fn value(column: &ArrayRef, place: usize) -> Value {
     }
     match column.data_type() {
         DataType::Utf8 => column.as_string::<i32>().value(place).into(),
+        DataType::Utf8View => column.as_string_view().value(place).into(),
         DataType::LargeUtf8 => column.as_string::<i64>().value(place).into(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(place).into(),
         DataType::Int32 => column.as_primitive::<Int32Type>().value(place).into(),
@@ -244,9 +263,17 @@ fn value(column: &ArrayRef, place: usize) -> Value {
         DataType::Float64 => number(column.as_primitive::<Float64Type>().value(place)),
         DataType::Float32 => number(column.as_primitive::<Float32Type>().value(place).into()),
         DataType::Boolean => column.as_boolean().value(place).into(),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            number(column.as_primitive::<TimestampMicrosecondType>().value(place) as f64 / MICROS_PER_SECOND)
-        }
+        DataType::Timestamp(unit, _) => number(match unit {
+            TimeUnit::Second => column.as_primitive::<TimestampSecondType>().value(place) as f64,
+            TimeUnit::Millisecond => column.as_primitive::<TimestampMillisecondType>().value(place) as f64 / 1e3,
+            TimeUnit::Microsecond => {
+                column.as_primitive::<TimestampMicrosecondType>().value(place) as f64 / MICROS_PER_SECOND
+            }
+            // Whole microseconds, or the number would not be the one that was written.
+            TimeUnit::Nanosecond => {
+                (column.as_primitive::<TimestampNanosecondType>().value(place) / 1_000) as f64 / MICROS_PER_SECOND
+            }
+        }),
         DataType::List(_) => list(column.as_list::<i32>(), place),
         DataType::LargeList(_) => list(column.as_list::<i64>(), place),
         _ => Value::Null,

@@ -18,8 +18,12 @@ use super::{credentials::ApiKey, metrics::WandbMetrics};
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// The real client's limit of one request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(180);
-/// Longer answers are not read; the longest repeats the configuration we sent.
+/// Longer answers to what we send are not read; the longest repeats our configuration.
 const ANSWER_BYTES: usize = 8 << 20;
+/// Longer pages of rows are not read: they are asked for in smaller pieces.
+const PAGE_BYTES: usize = 64 << 20;
+/// A file of a run's history may be gigabytes.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(3600);
 /// Of a server's words that are shown.
 const SHOWN_CHARACTERS: usize = 300;
 /// Waits that a server may ask for.
@@ -44,8 +48,16 @@ pub(super) struct Client {
     key: ApiKey,
     clock: SharedClock,
     metrics: WandbMetrics,
+    task: ClientTask,
     /// Whether the clocks were far apart at the latest answer.
     skewed: Mutex<bool>,
+}
+
+/// What a client is for: what its refusals advise, and how long its answers may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientTask {
+    Uploading,
+    Reading,
 }
 
 /// Where the lines of a run go.
@@ -82,6 +94,9 @@ pub(super) enum RequestError {
     /// It will not, unless somebody changes something.
     #[error("{0}")]
     Refused(String),
+    /// It may work for less at once.
+    #[error("{0}")]
+    TooLong(String),
 }
 
 #[derive(Deserialize)]
@@ -100,7 +115,13 @@ struct AnswerError {
 // === impl Client ===
 
 impl Client {
-    pub(super) fn new(base: Url, key: ApiKey, clock: SharedClock, metrics: WandbMetrics) -> Result<Self, RequestError> {
+    pub(super) fn new(
+        base: Url,
+        key: ApiKey,
+        clock: SharedClock,
+        metrics: WandbMetrics,
+        task: ClientTask,
+    ) -> Result<Self, RequestError> {
         // Fails when the process has a provider already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -111,7 +132,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| RequestError::Refused(format!("the HTTPS client: {}", because(&error))))?;
-        Ok(Self { http, base, key, clock, metrics, skewed: Mutex::new(false) })
+        Ok(Self { http, base, key, clock, metrics, task, skewed: Mutex::new(false) })
     }
 
     /// Whose key it is: the entity that runs go to when none is named.
@@ -157,7 +178,14 @@ impl Client {
         self.post(&path, body, &attempt).await.map(drop)
     }
 
-    async fn graphql(&self, name: &str, query: &str, variables: Value, attempt: &str) -> Result<Value, RequestError> {
+    /// Asks a question of wandb's GraphQL interface.
+    pub(super) async fn graphql(
+        &self,
+        name: &str,
+        query: &str,
+        variables: Value,
+        attempt: &str,
+    ) -> Result<Value, RequestError> {
         let body = json!({ "query": query, "variables": variables, "operationName": name });
         let answer = self.post(&["graphql"], &body, attempt).await?;
         let passing = |what: String| RequestError::Passing { what: format!("{attempt}: {what}"), wait: None };
@@ -165,7 +193,8 @@ impl Client {
             serde_json::from_slice(&answer).map_err(|error| passing(format!("the answer is no GraphQL: {error}")))?;
         if let Some(first) = answer.errors.first() {
             let said = shown(&first.message);
-            return Err(RequestError::Refused(format!("{attempt}: {} says: {said}. {ADVICE}", self.host())));
+            let advice = self.task.advice();
+            return Err(RequestError::Refused(format!("{attempt}: {} says: {said}. {advice}", self.host())));
         }
         answer.data.ok_or_else(|| passing("the answer has no data".to_owned()))
     }
@@ -175,7 +204,7 @@ impl Client {
         self.metrics.observe_request(match &posted {
             Ok(_) => "ok",
             Err(RequestError::Passing { .. }) => "failed",
-            Err(RequestError::Refused(_)) => "refused",
+            Err(RequestError::Refused(_) | RequestError::TooLong(_)) => "refused",
         });
         posted
     }
@@ -191,7 +220,13 @@ impl Client {
         let response = request.send().await.map_err(|error| passing(because(&error)))?;
         self.compare_clocks(response.headers());
         let (status, wait) = (response.status(), wait_asked_for(response.headers()));
-        let answer = read(response).await.map_err(passing)?;
+        let answer = match read(response, self.task.answer_bytes()).await.map_err(passing)? {
+            Some(answer) => answer,
+            None => {
+                let mebibytes = self.task.answer_bytes() >> 20;
+                return Err(RequestError::TooLong(format!("{attempt}: the answer passes {mebibytes} MiB")));
+            }
+        };
         if status.is_success() {
             return Ok(answer);
         }
@@ -203,11 +238,9 @@ impl Client {
         }
         Err(RequestError::Refused(match status {
             StatusCode::UNAUTHORIZED => {
-                format!(
-                    "{said}. The API key is not accepted: check WANDB_API_KEY, netrc or reporting.wandb.api_key_file"
-                )
+                format!("{said}. The API key is not accepted: check {}", self.task.key_places())
             }
-            _ => format!("{said}. {ADVICE}"),
+            _ => format!("{said}. {}", self.task.advice()),
         }))
     }
 
@@ -232,22 +265,65 @@ impl Client {
         *skewed = far;
     }
 
-    fn host(&self) -> &str {
+    /// Fetches a file that the server keeps elsewhere, under an address of its own that is secret enough: without the key.
+    pub(super) async fn get(&self, url: Url, attempt: &str) -> Result<Response, RequestError> {
+        let passing = |what: String| RequestError::Passing { what: format!("{attempt}: {what}"), wait: None };
+        let request = self.http.get(url).timeout(DOWNLOAD_LIMIT);
+        let response = request.send().await.map_err(|error| passing(because(&error)))?;
+        let (status, wait) = (response.status(), wait_asked_for(response.headers()));
+        if status.is_success() {
+            return Ok(response);
+        }
+        let what = format!("{attempt}: the answer is {status}");
+        match status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            true => Err(RequestError::Passing { what, wait }),
+            false => Err(RequestError::Refused(what)),
+        }
+    }
+
+    pub(super) fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }
 }
 
-const ADVICE: &str = "Check reporting.wandb.entity and project_name, and that the key may write there; rows are kept until they are taken";
+// === impl ClientTask ===
 
-async fn read(mut response: Response) -> Result<Vec<u8>, String> {
+impl ClientTask {
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Uploading => {
+                "Check reporting.wandb.entity and project_name, and that the key may write there; rows are kept until they are \
+                 taken"
+            }
+            Self::Reading => "Check the name ENTITY/PROJECT, and that the key may read there",
+        }
+    }
+
+    fn key_places(self) -> &'static str {
+        match self {
+            Self::Uploading => "WANDB_API_KEY, netrc or reporting.wandb.api_key_file",
+            Self::Reading => "WANDB_API_KEY, or netrc where `wandb login` puts it",
+        }
+    }
+
+    fn answer_bytes(self) -> usize {
+        match self {
+            Self::Uploading => ANSWER_BYTES,
+            Self::Reading => PAGE_BYTES,
+        }
+    }
+}
+
+/// The whole answer; `None` when it is longer than the limit.
+async fn read(mut response: Response, limit: usize) -> Result<Option<Vec<u8>>, String> {
     let mut answer = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| because(&error))? {
-        if answer.len() + chunk.len() > ANSWER_BYTES {
-            return Err(format!("the answer passes {ANSWER_BYTES} bytes"));
+        if answer.len() + chunk.len() > limit {
+            return Ok(None);
         }
         answer.extend_from_slice(&chunk);
     }
-    Ok(answer)
+    Ok(Some(answer))
 }
 
 fn wait_asked_for(headers: &HeaderMap) -> Option<Duration> {
@@ -272,7 +348,7 @@ fn shown(words: &str) -> String {
 }
 
 /// An error with its causes; reqwest's own words leave them out.
-fn because(error: &reqwest::Error) -> String {
+pub(super) fn because(error: &reqwest::Error) -> String {
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -64,17 +64,30 @@ pub(crate) enum Next {
 
 /// A file that cannot be read or written as a log.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LogError {
+pub enum LogError {
+    /// The file system said no.
     #[error(transparent)]
     File(#[from] FileError),
+    /// It begins otherwise.
     #[error("{} is no .wandb log: it begins with {found:02x?} instead of \":W&B\"", path.display())]
-    NotALog { path: PathBuf, found: Vec<u8> },
+    NotALog {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes.
+        found: Vec<u8>,
+    },
+    /// It is of a later time.
     #[error(
         "{} is a .wandb log of version {found}, and this program knows version {VERSION}; upload it with the `wandb sync` \
          of the program that wrote it",
         path.display()
     )]
-    OtherVersion { path: PathBuf, found: u8 },
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version it says.
+        found: u8,
+    },
 }
 
 // === impl LogWriter ===
@@ -200,6 +213,12 @@ impl LogReader {
         self.at = position.max(HEADER_BYTES);
         self.file.seek(SeekFrom::Start(self.at)).at("seek in", &self.path)?;
         Ok(())
+    }
+
+    /// Bytes behind [`Self::position`]: at [`Next::End`], what is there of a record whose rest is not.
+    pub(crate) fn left(&self) -> Result<u64, LogError> {
+        let size = self.file.get_ref().metadata().at("look at", &self.path)?.len();
+        Ok(size.saturating_sub(self.at))
     }
 
     /// Where the last record or the last damage ended.

@@ -1,6 +1,8 @@
 //! A wandb server on this machine, for tests: it keeps what it is sent by run, and fails as it is told to. What it answers
 //! are recorded answers of real exchanges with clients 0.15.3 and 0.31.0.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test says what is wrong by failing")]
+
 mod reading;
 
 use std::{
@@ -43,6 +45,10 @@ pub struct State {
     pub date: Option<&'static str>,
     /// The only entity that the key may write to, where there is one.
     pub writable: Option<&'static str>,
+    /// The Parquet files of a run, by `entity/project/run`, and the `_step` of the first row that they lack.
+    pub exports: BTreeMap<String, (Vec<Vec<u8>>, i64)>,
+    /// The most runs in one answer, where it is less than what was asked for.
+    pub runs_page: Option<usize>,
 }
 
 /// What the double holds of a run.
@@ -65,6 +71,8 @@ pub struct RunState {
 pub enum Fault {
     /// Answers so, and keeps nothing.
     Status(u16),
+    /// Asks to come again after so many seconds.
+    Busy(&'static str),
     /// Closes the connection before it has taken anything.
     DropBefore,
     /// Takes what came, and closes the connection before it answers.
@@ -145,7 +153,23 @@ async fn answer(
             state.requests.push((format!("failed {status}"), Value::Null));
             return reply(status, &json!({ "error": "injected\u{1b}[31m" }), date);
         }
+        Fault::Busy(seconds) => {
+            state.requests.push(("failed 429".into(), Value::Null));
+            let response = Response::builder().status(429).header("retry-after", seconds);
+            return response.body(Body::from(r#"{"error": "rate limit exceeded"}"#)).map_err(io::Error::other);
+        }
         Fault::DropAfter | Fault::None => {}
+    }
+    if let Some(asked) = path.strip_prefix("/export/") {
+        // As a store behind pre-signed addresses: it wants no key, and a signature is in the address.
+        assert!(!head.headers.contains_key("authorization"), "the key goes to no other server");
+        state.requests.push(("export".into(), asked.into()));
+        let export = asked
+            .rsplit_once('/')
+            .and_then(|(run, number)| state.exports.get(run)?.0.get(number.parse::<usize>().ok()?).cloned());
+        let status = if export.is_some() { 200 } else { 404 };
+        let response = Response::builder().status(status);
+        return response.body(Body::from(export.unwrap_or_default())).map_err(io::Error::other);
     }
     let (status, answer) = if head.method != Method::POST {
         (200, json!({}))
@@ -248,7 +272,9 @@ impl State {
                 json!({ "model": { "bucket": { "id": "UnVuOjE=", "files": files } } })
             }
             _ if query.contains("__type(") || query.contains("__schema") => types_asked_for(query),
-            _ if reading::answer(self, &name, variables).is_some() => reading::answer(self, &name, variables).unwrap(),
+            _ if reading::answer(self, &name, variables, address).is_some() => {
+                reading::answer(self, &name, variables, address).unwrap()
+            }
             _ => return (200, json!({ "errors": [{ "message": format!("unknown operation {name}") }] })),
         };
         (200, json!({ "data": data }))

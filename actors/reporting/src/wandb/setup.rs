@@ -62,6 +62,17 @@ impl From<FileError> for SetupError {
     }
 }
 
+/// The server that is configured; without one that of the environment, or wandb's own.
+pub(super) fn server_of_process(configured: &str) -> Result<Url, SetupError> {
+    let variable = std::env::var(SERVER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+    let (place, text) = match (configured, &variable) {
+        ("", Some(text)) => (SERVER_VARIABLE, text.trim()),
+        ("", None) => ("the default", SERVER),
+        (text, _) => ("reporting.wandb.base_url", text),
+    };
+    server(text).ok_or_else(|| SetupError::Server { place, found: text.to_owned() })
+}
+
 // === impl Setup ===
 
 impl Setup {
@@ -70,18 +81,12 @@ impl Setup {
     /// # Errors
     /// When a server or a key is named that is none.
     pub fn of(config: &WandbConfig, state_dir: &Path) -> Result<Option<Self>, SetupError> {
-        let variable = std::env::var(SERVER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
-        let (place, text) = match (&*config.base_url, &variable) {
-            ("", Some(text)) => (SERVER_VARIABLE, text.trim()),
-            ("", None) => ("the default", SERVER),
-            (text, _) => ("reporting.wandb.base_url", text),
-        };
         if config.mode == Mode::Off {
             return Ok(None);
         }
         let mut setup = Self { config: config.clone(), folder: state_dir.join(FOLDER), online: None };
         if config.mode == Mode::Online {
-            let server = server(text).ok_or_else(|| SetupError::Server { place, found: text.to_owned() })?;
+            let server = server_of_process(&config.base_url)?;
             let places = Places::of_process(config.api_key_file.clone(), server.host_str().unwrap_or_default());
             if places.find()?.is_some() {
                 setup.online = Some(Online { server, places });

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     batch::{Batch, Latest, Progress, run_of},
-    client::{Client, NewRun, RequestError, Target},
+    client::{Client, ClientTask, NewRun, RequestError, Target},
     credentials::{CredentialError, Places},
     log_file::LogError,
     metrics::WandbMetrics,
@@ -271,7 +271,8 @@ impl Uploader {
     async fn open(&self) -> Result<Session, UploadError> {
         let (places, host) = (self.places.clone(), self.places.host.clone());
         let key = on_worker(move || places.find()).await?.ok_or(UploadError::NoKey(host))?;
-        let client = Client::new(self.server.clone(), key, self.clock.clone(), self.metrics.clone())?;
+        let (server, clock, metrics) = (self.server.clone(), self.clock.clone(), self.metrics.clone());
+        let client = Client::new(server, key, clock, metrics, ClientTask::Uploading)?;
         let owner = client.viewer().await?;
         Ok(Session { client, owner })
     }

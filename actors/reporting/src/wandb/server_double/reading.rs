@@ -1,11 +1,13 @@
 //! What the public API of the real client asks for to read runs back.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use super::{OWNER, State};
 
 /// The answer to a question about the project or one run; `None` for other questions.
-pub(super) fn answer(state: &State, name: &str, variables: &Value) -> Option<Value> {
+pub(super) fn answer(state: &State, name: &str, variables: &Value, address: SocketAddr) -> Option<Value> {
     let text = |key: &str| variables[key].as_str().unwrap_or_default();
     let project = format!("{}/{}/", text("entity"), text("project"));
     let asked = ["name", "run", "runName"].into_iter().map(text).find(|run| !run.is_empty()).unwrap_or_default();
@@ -15,18 +17,34 @@ pub(super) fn answer(state: &State, name: &str, variables: &Value) -> Option<Val
     };
     let of_run = |answer: Value| json!({ "project": { "internalId": "1", "run": answer } });
     Some(match name {
+        "Runs" if !state.runs.keys().any(|name| name.starts_with(&*project)) => json!({ "project": null }),
         "Runs" => {
-            let of_project = state.runs.keys().filter_map(|name| name.strip_prefix(&*project));
-            let nodes = of_project.map(|id| json!({ "node": described(state, &project, id), "cursor": id }));
-            let edges: Vec<_> = nodes.collect();
-            let page = json!({ "endCursor": null, "hasNextPage": false });
+            let filters: Value = serde_json::from_str(variables["filters"].as_str().unwrap_or("{}")).unwrap();
+            let of_project = state.runs.iter().filter(|(_, run)| passes(&filters, &run.tags));
+            let ids: Vec<_> = of_project.filter_map(|(name, _)| name.strip_prefix(&*project)).collect();
+            let cursor = variables["cursor"].as_str();
+            let from = cursor.map_or(0, |cursor| ids.iter().position(|id| *id == cursor).unwrap() + 1);
+            let asked = variables["perPage"].as_u64().unwrap_or(50) as usize;
+            let page = &ids[from..ids.len().min(from + asked.min(state.runs_page.unwrap_or(asked)))];
+            let more = page.last().is_some_and(|last| *last != ids[ids.len() - 1]);
+            let edges: Vec<_> =
+                page.iter().map(|id| json!({ "node": described(state, &project, id), "cursor": id })).collect();
+            let page = json!({ "endCursor": page.last(), "hasNextPage": more });
             json!({ "project": {
-                "internalId": "1", "runCount": edges.len(), "readOnly": false, "runs": { "edges": edges, "pageInfo": page },
+                "internalId": "1", "runCount": ids.len(), "readOnly": false, "runs": { "edges": edges, "pageInfo": page },
             } })
         }
         "Run" => of_run(described(state, &project, asked)),
         "RunHistoryKeys" => of_run(json!({ "historyKeys": keys(&rows()?) })),
-        "RunParquetHistory" => of_run(json!({ "parquetHistory": { "parquetUrls": [], "liveData": rows()? } })),
+        "RunParquetHistory" => {
+            let (exports, first) =
+                state.exports.get(&format!("{project}{asked}")).map_or((0, 0), |(e, f)| (e.len(), *f));
+            let url = |number| format!("http://{address}/export/{project}{asked}/{number}?signature=1");
+            let urls: Vec<_> = (0..exports).map(url).collect();
+            let live = rows()?.into_iter().filter(|row| row["_step"].as_i64().is_some_and(|step| step >= first));
+            let live: Vec<_> = live.collect();
+            of_run(json!({ "parquetHistory": { "parquetUrls": urls, "liveData": live } }))
+        }
         "HistoryPage" => {
             let (from, to) = (variables["minStep"].as_i64()?, variables["maxStep"].as_i64()?);
             let rows =
@@ -35,6 +53,13 @@ pub(super) fn answer(state: &State, name: &str, variables: &Value) -> Option<Val
         }
         _ => return None,
     })
+}
+
+/// A filter of tags, in the words of MongoDB that the server takes.
+fn passes(filters: &Value, tags: &Value) -> bool {
+    let has = |tag: &Value| tags.as_array().is_some_and(|tags| tags.contains(tag));
+    let any = |filter: &Value| filter["tags"]["$in"].as_array().is_none_or(|tags| tags.iter().any(has));
+    any(filters) && filters["$and"].as_array().is_none_or(|all| all.iter().all(any))
 }
 
 fn described(state: &State, project: &str, id: &str) -> Value {
