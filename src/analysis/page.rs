@@ -17,8 +17,9 @@ const HEAD: &str = r#"<!doctype html>
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 900px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin: 2.2em 0 .2em } p { margin: .2em 0 .6em; color: #555 }
 svg { width: 100%; height: auto } svg text { font: 11px system-ui, sans-serif; fill: #444 } .grid { stroke: #ddd }
+circle:hover, rect:hover { fill-opacity: 1; stroke: #222; stroke-width: 1.5 } polyline:hover { stroke-width: 4 }
 ul.legend { list-style: none; padding: 0; margin: .2em 0; columns: 2; font-size: .85em; overflow-wrap: anywhere }
-ul.legend i { display: inline-block; width: .8em; height: .8em; margin-right: .5em }
+ul.short { columns: 6 } ul.legend i { display: inline-block; width: .8em; height: .8em; margin-right: .5em }
 nav a { margin-right: 1em; white-space: nowrap } div.wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .82em } td, th { padding: .2em .6em; text-align: right; white-space: nowrap }
 th:first-child { text-align: left } thead th { border-bottom: 1px solid #999 }
@@ -26,7 +27,10 @@ th:first-child { text-align: left } thead th { border-bottom: 1px solid #999 }
 "#;
 
 /// The most series a legend names.
-const NAMED: usize = 14;
+const NAMED: usize = 20;
+
+/// Names as short as this stand in six columns.
+const SHORT_CHARACTERS: usize = 14;
 
 /// Figures one under another.
 pub fn page(figures: &[Figure], summary: &str) -> String {
@@ -74,7 +78,9 @@ fn legend(figure: &Figure) -> String {
     let names = figure.series.iter().map(|series| &series.name).enumerate().take(NAMED);
     let more = figure.series.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("<li>and {more} more</li>") } else { String::new() };
-    format!("<ul class=\"legend\">{}{more}</ul>", names.map(entry).collect::<String>())
+    let is_short = figure.series.iter().all(|series| series.name.chars().count() <= SHORT_CHARACTERS);
+    let class = if is_short { "legend short" } else { "legend" };
+    format!("<ul class=\"{class}\">{}{more}</ul>", names.map(entry).collect::<String>())
 }
 
 /// A table, each column shaded by its own numbers.

@@ -13,7 +13,7 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 340.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 40.0;
-const TOP: f64 = 10.0;
+const TOP: f64 = 16.0;
 const BOTTOM: f64 = 44.0;
 
 /// A bar and the space after it.
@@ -21,6 +21,9 @@ const BAR: f64 = 13.0;
 
 /// Where the labels of bars end.
 const BAR_LEFT: f64 = 230.0;
+
+/// The most points of a figure without axes that have their names beside them.
+const NAMED_POINTS: usize = 100;
 
 /// The most points drawn of one series; of more every second, third, … is.
 const POINTS: usize = 3_000;
@@ -107,7 +110,7 @@ fn points(figure: &Figure) -> String {
     } else {
         x.ticks()
     } {
-        let label = if is_time { moment::format(tick as i64)[5..16].to_owned() } else { number(Some(tick)) };
+        let label = if is_time { moment::format_minute(tick as i64).split_off(5) } else { number(Some(tick)) };
         text(&mut svg, x.place(tick), HEIGHT - BOTTOM + 16.0, "middle", &label);
     }
     text(&mut svg, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8.0, "middle", &figure.x_label);
@@ -115,6 +118,7 @@ fn points(figure: &Figure) -> String {
     let _ = write!(svg, r#"<g transform="translate(14 {middle}) rotate(-90)">"#);
     text(&mut svg, 0.0, 0.0, "middle", &figure.y_label);
     svg += "</g>";
+    let are_named = all().map(|series| series.y.len()).sum::<usize>() <= NAMED_POINTS;
     for (place, series) in figure.series.iter().enumerate() {
         let every = series.y.len().div_ceil(POINTS).max(1);
         let drawn =
@@ -143,6 +147,10 @@ fn points(figure: &Figure) -> String {
                 colour(place),
                 escaped(&tip)
             );
+            if bare && are_named {
+                let name = of.split(':').next().unwrap_or_default();
+                text(&mut svg, x.place(left) + size + 2.0, y.place(up) + 4.0, "start", name);
+            }
         }
     }
     svg + "</svg>"

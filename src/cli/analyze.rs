@@ -73,6 +73,9 @@ pub struct FigureOptions {
     /// Leave out empty completions where diversity is counted.
     #[arg(long)]
     pub drop_failed: bool,
+    /// How many of its most frequent texts a miner has in the network of those who share texts.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub network_texts: u16,
     /// How many miners, completions or pairs a figure shows [default: each its own number].
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
@@ -130,6 +133,7 @@ impl FigureOptions {
                 Aggregate::Size => Agg::Size,
             },
             drop_failed: self.drop_failed,
+            network_texts: self.network_texts.into(),
             uids: self.uid.clone(),
             alpha: self.alpha,
             split: self.split,

@@ -37,6 +37,8 @@ pub struct Options {
     pub agg: Agg,
     /// Leave out empty completions where diversity is counted.
     pub drop_failed: bool,
+    /// How many of a miner's most frequent texts the network is about; 1 in the reference.
+    pub network_texts: usize,
     /// Only these miners, where a figure shows some.
     pub uids: Vec<i64>,
     /// Share of the newest reward in a moving average.
@@ -144,6 +146,7 @@ impl Default for Options {
             by: By::default(),
             agg: Agg::default(),
             drop_failed: false,
+            network_texts: 1,
             uids: Vec::new(),
             alpha: 0.05,
             split: None,
@@ -183,7 +186,7 @@ impl Figures {
     /// Takes a step in.
     pub fn add(&mut self, row: &StepRow) {
         self.steps += 1;
-        let ids: Vec<u32> = row.completions.iter().map(|text| self.texts.id(text)).collect();
+        let ids: Vec<u32> = row.completions.iter().map(|text| self.texts.id(text, &self.options)).collect();
         self.completions.add(row, &ids, &self.options);
         self.miners.add(row, &ids, &self.options);
         self.models.add(row);

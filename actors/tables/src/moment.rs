@@ -26,6 +26,13 @@ pub fn format(micros: i64) -> String {
     at.and_then(|at| at.format(WRITTEN).ok()).unwrap_or_else(|| micros.to_string())
 }
 
+/// As [`format`], to the minute: `2026-11-22 09:16`.
+#[must_use]
+pub fn format_minute(micros: i64) -> String {
+    let text = format(micros);
+    text.get(..16).map(str::to_owned).unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +45,7 @@ mod tests {
         }
         assert_eq!(parse("2026-11-22").map(format).as_deref(), Some("2026-11-22 00:00:00.000000"));
         assert_eq!(parse("2026-11-22 09:16").map(format).as_deref(), Some("2026-11-22 09:16:00.000000"));
+        assert_eq!(format_minute(micros), "2026-11-22 09:16");
         assert_eq!(parse("yesterday"), None);
         assert_eq!(parse(&format(micros)), Some(micros));
         assert_eq!(format(i64::MAX), i64::MAX.to_string());

@@ -1,6 +1,9 @@
 //! Texts: how often which, when, and what they earned.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use super::{Figure, Form, Options, Series, ranked};
 use crate::StepRow;
@@ -8,18 +11,30 @@ use crate::StepRow;
 /// Points of completion rewards that are kept; later ones are not drawn.
 const POINTS_LIMIT: usize = 4_000_000;
 
-/// Every different text once.
+/// Texts at least so long do not come from two miners by chance.
+const TELLING_CHARACTERS: usize = 40;
+
+/// Every different text once: a digest by which it is known, and of the text itself what figures show. A million different
+/// completions of some hundred characters each take 200 MB.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    ids: HashMap<String, u32>,
-    by_id: Vec<String>,
+    ids: HashMap<u128, u32>,
+    by_id: Vec<Kept>,
+}
+
+/// What is kept of a text.
+#[derive(Debug)]
+struct Kept {
+    shown: Box<str>,
+    matches: bool,
+    is_telling: bool,
 }
 
 /// What became of the texts.
 #[derive(Debug, Default)]
 pub(super) struct Completions {
     /// How often, by the id of the text and the start of the bin.
-    rates: HashMap<u32, BTreeMap<i64, u64>>,
+    rates: HashMap<(u32, i64), u64>,
     points: Vec<Point>,
     /// How often among the points.
     counts: BTreeMap<u32, u64>,
@@ -36,26 +51,34 @@ struct Point {
 // === impl Texts ===
 
 impl Texts {
-    pub(super) fn id(&mut self, text: &str) -> u32 {
-        if let Some(id) = self.ids.get(text) {
-            return *id;
-        }
-        let id = u32::try_from(self.by_id.len()).unwrap_or(u32::MAX);
-        self.ids.insert(text.to_owned(), id);
-        self.by_id.push(text.to_owned());
-        id
+    pub(super) fn id(&mut self, text: &str, options: &Options) -> u32 {
+        let next = u32::try_from(self.by_id.len()).unwrap_or(u32::MAX);
+        *self.ids.entry(digest(text)).or_insert_with(|| {
+            self.by_id.push(Kept {
+                shown: shown(text).into(),
+                matches: options.regex.as_ref().is_none_or(|regex| regex.is_match(text)),
+                is_telling: text.trim().chars().nth(TELLING_CHARACTERS - 1).is_some(),
+            });
+            next
+        })
     }
 
-    pub(super) fn text(&self, id: u32) -> &str {
-        self.by_id.get(id as usize).map_or("", String::as_str)
+    /// The text as a legend shows it.
+    pub(super) fn shown(&self, id: u32) -> String {
+        self.by_id.get(id as usize).map_or_else(String::new, |kept| kept.shown.to_string())
+    }
+
+    /// Whether it is so long that two miners do not give it by chance.
+    pub(super) fn is_telling(&self, id: u32) -> bool {
+        self.by_id.get(id as usize).is_some_and(|kept| kept.is_telling)
     }
 
     /// Those to follow, most frequent first: what was named, what matches, or the most frequent.
     fn followed(&self, counts: impl Iterator<Item = (u32, u64)>, top: usize, options: &Options) -> Vec<u32> {
         if !options.completions.is_empty() {
-            return options.completions.iter().filter_map(|text| self.ids.get(text).copied()).collect();
+            return options.completions.iter().filter_map(|text| self.ids.get(&digest(text)).copied()).collect();
         }
-        let matches = |id: u32| options.regex.as_ref().is_none_or(|regex| regex.is_match(self.text(id)));
+        let matches = |id: u32| self.by_id.get(id as usize).is_some_and(|kept| kept.matches);
         let ranked = ranked(counts.filter(|(id, _)| matches(*id)));
         ranked.into_iter().take(options.top.unwrap_or(top)).map(|(id, _)| id).collect()
     }
@@ -70,7 +93,7 @@ impl Completions {
         // The reference's `all_completions`: followups and answers.
         if row.kind() != "augment" {
             for id in ids {
-                *self.rates.entry(*id).or_default().entry(bin).or_default() += 1;
+                *self.rates.entry((*id, bin)).or_default() += 1;
             }
         }
         if !options.is_about(row, "followup") {
@@ -88,13 +111,19 @@ impl Completions {
 
     /// `plot_completion_rates`.
     pub(super) fn rates(&self, texts: &Texts, options: &Options) -> Figure {
-        let mut counts: Vec<(u32, u64)> = self.rates.iter().map(|(id, bins)| (*id, bins.values().sum())).collect();
-        counts.sort_unstable();
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        self.rates.iter().for_each(|((id, _), count)| *counts.entry(*id).or_default() += count);
         let followed = texts.followed(counts.into_iter(), 20, options);
+        let mut bins: HashMap<u32, BTreeMap<i64, u64>> = followed.iter().map(|id| (*id, BTreeMap::new())).collect();
+        for ((id, bin), count) in &self.rates {
+            if let Some(of_text) = bins.get_mut(id) {
+                of_text.insert(*bin, *count);
+            }
+        }
         let series = followed.iter().enumerate().map(|(rank, id)| {
-            let bins = self.rates.get(id).into_iter().flatten();
+            let bins = bins.get(id).into_iter().flatten();
             let (x, y) = bins.map(|(at, count)| (*at as f64, Some(*count as f64))).unzip();
-            Series { name: format!("{}. {}", rank + 1, shown(texts.text(*id))), x, y, ..Series::default() }
+            Series { name: format!("{}. {}", rank + 1, texts.shown(*id)), x, y, ..Series::default() }
         });
         Figure {
             id: "completion_rates",
@@ -112,7 +141,7 @@ impl Completions {
         let counts = self.counts.iter().map(|(id, count)| (*id, *count));
         let followed = texts.followed(counts, 3, options);
         let series = followed.iter().map(|id| {
-            let mut series = Series { name: shown(texts.text(*id)), ..Series::default() };
+            let mut series = Series { name: texts.shown(*id), ..Series::default() };
             for point in self.points.iter().filter(|point| point.text == *id) {
                 series.x.push(point.at as f64);
                 series.y.push(Some(point.reward));
@@ -130,6 +159,16 @@ impl Completions {
             series: series.collect(),
         }
     }
+}
+
+/// By which a text is known: 128 bits, so that no two of them are taken for one.
+fn digest(text: &str) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, text).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
 }
 
 /// A text for a legend: one line, not long, and nothing in it that moves a terminal's cursor or turns text around.

@@ -5,9 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Figure, Form, Options, Series, completions::Texts, ranked};
 use crate::StepRow;
 
-/// Texts at least so long do not come from two miners by chance.
-const TELLING_CHARACTERS: usize = 40;
-
 /// Of so many miners with one text the pairs are counted; a whole subnet that answers alike has too many.
 const PAIRED_MINERS: usize = 32;
 
@@ -40,7 +37,7 @@ impl Crowd {
         }
         let mut givers: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
         for (uid, id) in row.uids.iter().zip(ids) {
-            if texts.text(*id).trim().chars().count() >= TELLING_CHARACTERS {
+            if texts.is_telling(*id) {
                 givers.entry(*id).or_default().push(*uid);
             }
         }

@@ -2,11 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{
-    Agg, By, Figure, Form, Options, Series,
-    completions::{Texts, shown},
-    mean, ranked,
-};
+use super::{Agg, By, Figure, Form, Options, Series, completions::Texts, mean, ranked};
 use crate::StepRow;
 
 /// How often a miner is asked before its latency is shown.
@@ -133,7 +129,7 @@ impl Miners {
         let mut series = Series { name: format!("{:?}", options.agg).to_lowercase(), ..Series::default() };
         for (key, value) in ranked.into_iter().take(options.top.unwrap_or(10)) {
             series.y.push(Some(value));
-            let text = || shown(texts.text(u32::try_from(key).unwrap_or(u32::MAX)));
+            let text = || texts.shown(u32::try_from(key).unwrap_or(u32::MAX));
             series.labels.push(if by_uid { key.to_string() } else { text() });
         }
         Figure {
@@ -173,20 +169,28 @@ impl Miners {
         }
     }
 
-    /// `plot_network_embedding` for its default of one completion: who gives the same text most often. Groups are the
-    /// reference's; its places are random, these are on circles, a circle for each group.
+    /// `plot_network_embedding`: who shares one of its most frequent texts with whom. The reference's groups are cliques of
+    /// miners that share texts in pairs, and of the cliques that a miner is in an arbitrary one counts; here a group shares
+    /// one text, and the largest counts. For one text a miner, the default, both are the same. Its places are random, these
+    /// are on circles, a circle for each group.
     pub(super) fn network(&self, texts: &Texts, options: &Options) -> Figure {
-        let mut alike: Vec<(u32, Vec<i64>)> = Vec::new();
+        let mut sharing: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
+        let mut alone: BTreeMap<i64, u32> = BTreeMap::new();
         for (uid, given) in self.given.iter().filter(|(uid, _)| options.shows(**uid)) {
             let most = ranked(given.iter().copied());
-            let Some((id, _)) = most.first() else { continue };
-            match alike.iter_mut().find(|(text, _)| text == id) {
-                Some((_, uids)) => uids.push(*uid),
-                None => alike.push((*id, vec![*uid])),
+            alone.extend(most.first().map(|(id, _)| (*uid, *id)));
+            most.iter().take(options.network_texts).for_each(|(id, _)| sharing.entry(*id).or_default().push(*uid));
+        }
+        let sizes = sharing.iter().map(|(id, uids)| (*id, uids.len()));
+        let mut groups: Vec<(u32, Vec<i64>)> = Vec::new();
+        for (id, _) in ranked(sizes).into_iter().take_while(|(_, size)| *size > 1) {
+            let uids: Vec<i64> = sharing[&id].iter().copied().filter(|uid| alone.contains_key(uid)).collect();
+            if uids.len() > 1 {
+                alone.retain(|uid, _| !uids.contains(uid));
+                groups.push((id, uids));
             }
         }
-        let (groups, others): (Vec<_>, Vec<_>) = alike.into_iter().partition(|(_, uids)| uids.len() > 1);
-        let others = others.into_iter().flat_map(|(id, uids)| uids.into_iter().map(move |uid| (id, uid)));
+        let others = alone.into_iter().map(|(uid, id)| (id, uid));
         let mut named: Vec<(String, Vec<(u32, i64)>)> = groups
             .into_iter()
             .enumerate()
@@ -204,14 +208,15 @@ impl Miners {
                     let (y, x) = turn(place, members.len() as f64);
                     series.x.push(middle_x + 0.25 * x);
                     series.y.push(Some(middle_y + 0.25 * y));
-                    series.labels.push(format!("uid {uid}: {}", shown(texts.text(*id))));
+                    series.labels.push(format!("uid {uid}: {}", texts.shown(*id)));
                 }
                 series
             });
         Figure {
             id: "network_embedding",
             title: "Miners whose most frequent text is the same".to_owned(),
-            note: "Members of a group give one text more often than any other: perhaps one owner, perhaps one model.",
+            note: "Members of a group share a text that each gives most often (--network-texts: one of its so many most \
+                   frequent): perhaps one owner, perhaps one model.",
             form: Form::Scatter,
             x_label: String::new(),
             y_label: String::new(),

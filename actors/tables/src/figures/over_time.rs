@@ -118,7 +118,7 @@ impl OverTime {
         ];
         Figure {
             id: "comparison",
-            title: format!("Mean reward before and after {}", moment::format(split)),
+            title: format!("Mean reward before and after {}", moment::format_minute(split)),
             note: "The miners that changed most. --split chooses the time.",
             form: Form::Matrix,
             x_label: "uid".to_owned(),

@@ -168,6 +168,26 @@ fn groups_of_the_network_are_the_references() {
     assert_eq!(found, expected);
 }
 
+/// Two miners whose most frequent texts differ, and who share their second one.
+#[test]
+fn a_network_of_more_texts_joins_more_miners() {
+    let groups = |network_texts| {
+        let mut figures = Figures::new(Options { network_texts, ..Options::default() });
+        for (uid, texts) in [(1, ["a", "a", "c"]), (2, ["b", "b", "c"]), (3, ["d", "d", "e"])] {
+            for text in texts {
+                let completions = vec![text.to_owned()];
+                figures.add(&StepRow { name: "followup0".into(), uids: vec![uid], completions, ..StepRow::default() });
+            }
+        }
+        let network = figures.finish().into_iter().find(|figure| figure.id == "network_embedding").unwrap();
+        network.series.into_iter().map(|series| (series.name, series.labels)).collect::<Vec<_>>()
+    };
+    let all = ["uid 1: a", "uid 2: b", "uid 3: d"].map(str::to_owned).to_vec();
+    assert_eq!(groups(1), [("Other".to_owned(), all)]);
+    let joined = ["uid 1: c", "uid 2: c"].map(str::to_owned).to_vec();
+    assert_eq!(groups(2), [("Group 1".to_owned(), joined), ("Other".to_owned(), vec!["uid 3: d".to_owned()])]);
+}
+
 #[test]
 fn models_are_correlated_and_filters_counted() {
     let mut figures = Figures::new(Options::default());
