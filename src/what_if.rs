@@ -3,16 +3,23 @@
 //! The folds are the validator's own: [`openvalidators_rewards::fold`] makes final rewards of raw scores,
 //! [`openvalidators_weights::scores`] makes moving averages of those. Only the shares of weights are simpler than on chain: a
 //! score above 0 over their sum, before the limits of a subnet.
+//!
+//! What the diversity filter made of its history depends on neither rewards nor weights, and is the most work of a fold: it is
+//! taken from the recorded outcomes, unless the change is about the history itself.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use openvalidators_ledger::{READ_LIMIT_STEPS, Reader};
 use openvalidators_messages::{
     Hotkey, QueryOutcome, Scoring, Sequence, StepOutcome, StepRecord, Uid, ledger::StoredStep,
 };
-use openvalidators_rewards::fold::{Rules, State};
+use openvalidators_rewards::{
+    fold::{Rules, State},
+    normaliser::Normalisation,
+};
 use openvalidators_weights::scores::{FoldRules, Scores};
 use serde::Serialize;
 
@@ -29,6 +36,8 @@ pub struct Change {
     pub without: Vec<String>,
     /// Calls that took longer failed.
     pub timeout: Option<f64>,
+    /// Another normalisation of raw scores.
+    pub normalisation: Normalisation,
 }
 
 /// One play of the steps.
@@ -45,6 +54,8 @@ pub struct Comparison {
     before: Play,
     after: Play,
     change: Change,
+    /// Filters as they were applied serve both plays.
+    same_history: bool,
     /// Who held which place last.
     uids: BTreeMap<Hotkey, Uid>,
     /// Filters found in the records.
@@ -86,7 +97,12 @@ pub struct Standing {
 /// When the ledger cannot be read, or a filter is named that no step has.
 pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<ExitCode> {
     let reader = Reader::open(&command.from)?;
-    let change = Change { without: command.without.clone(), timeout: command.timeout };
+    let change =
+        Change { without: command.without.clone(), timeout: command.timeout, normalisation: command.normalisation() };
+    let progress = ProgressBar::new(reader.latest()?.0);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len} steps, {eta} left") {
+        progress.set_style(style);
+    }
     let mut comparison = Comparison::new(before, after, change);
     let mut place = Sequence(0);
     loop {
@@ -94,7 +110,9 @@ pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<
         let Some(last) = steps.last() else { break };
         place = last.sequence;
         steps.iter().for_each(|step| comparison.play(step));
+        progress.set_position(place.0);
     }
+    progress.finish_and_clear();
     ensure!(comparison.steps > 0, "{} holds no steps yet", command.from.display());
     comparison.check_filters()?;
     let rows = comparison.rows();
@@ -143,9 +161,12 @@ impl Comparison {
     /// Nothing played yet.
     #[must_use]
     pub fn new(before: &Config, after: &Config, change: Change) -> Self {
+        let (before, mut after) = (Play::new(before), Play::new(after));
+        after.rules = after.rules.normalised_by(change.normalisation);
         Self {
-            before: Play::new(before),
-            after: Play::new(after),
+            same_history: before.rules.remembers_as(&after.rules),
+            before,
+            after,
             change,
             uids: BTreeMap::new(),
             filters: std::collections::BTreeSet::new(),
@@ -158,7 +179,7 @@ impl Comparison {
     /// Plays a step in both.
     pub fn play(&mut self, step: &StoredStep) {
         self.steps += 1;
-        let record = &*step.record;
+        let record = if self.same_history { &remembered(step) } else { &*step.record };
         self.uids.extend(record.completions.iter().map(|completion| (completion.hotkey, completion.uid)));
         if let Scoring::Scored(raw) = &record.scoring {
             self.filters.extend(raw.filters.iter().map(|column| column.name.clone()));
@@ -217,6 +238,18 @@ impl Comparison {
         }
         summary
     }
+}
+
+/// A step whose filters are as they were applied, with what diversity found in its history.
+fn remembered(step: &StoredStep) -> StepRecord {
+    let mut record = (*step.record).clone();
+    if let Scoring::Scored(raw) = &mut record.scoring {
+        if let Some(scored) = step.outcome.as_deref().and_then(StepOutcome::scored) {
+            raw.filters.clone_from(&scored.filters);
+        }
+        raw.embeddings = None;
+    }
+    record
 }
 
 // === impl Change ===

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use openvalidators_rewards::normaliser::{COUNT_LIMIT_SCORES, Normalisation};
 
 use super::Settings;
 use crate::config::profiles::Profile;
@@ -14,9 +15,12 @@ use crate::config::profiles::Profile;
   openvalidators what-if --from state --with weights.moving_average_alpha=0.01
   openvalidators what-if --from state --without diversity_reward_model
   openvalidators what-if --from state --timeout 5
+  openvalidators what-if --from state --normaliser rank
   openvalidators what-if --from state --with 'rewards.weights={prompt_reward_model=1.0}'
 
-Both plays begin with nothing known, so that they differ in the change alone. What was computed when the step was made cannot
+Both plays begin with nothing known, so that they differ in the change alone. What the diversity filter found in its history is
+taken as it was recorded, unless the change is about that (rewards.diversity.history_*): then it is searched anew, which takes
+a tenth of a second a step. What was computed when the step was made cannot
 be changed here: other models, other templates, the batch part of the diversity filter. A reward that was not recorded cannot be
 given a weight: run it as a shadow first (rewards.shadows).")]
 pub struct WhatIf {
@@ -32,6 +36,12 @@ pub struct WhatIf {
     /// Count calls that took longer as failed.
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
+    /// How raw scores of reward models become shares of 0 to 1.
+    #[arg(long, value_enum, default_value = "running")]
+    pub normaliser: Normaliser,
+    /// How many of the latest scores the running normaliser is about.
+    #[arg(long, value_name = "SCORES", default_value_t = COUNT_LIMIT_SCORES, value_parser = clap::value_parser!(u64).range(1..))]
+    pub normaliser_memory: u64,
     /// How many miners to show [default: all].
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
@@ -49,6 +59,19 @@ pub struct WhatIf {
     pub set: Vec<String>,
 }
 
+/// How raw scores become shares.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Normaliser {
+    /// By the running mean and variance of each model, as the validator does.
+    Running,
+    /// By the mean and variance of the step's own scores.
+    Step,
+    /// By their order within the step.
+    Rank,
+    /// As they are.
+    Raw,
+}
+
 // === impl WhatIf ===
 
 impl WhatIf {
@@ -57,6 +80,17 @@ impl WhatIf {
     pub fn before(&self) -> Settings {
         let Self { profile, config, set, .. } = self;
         Settings { profile: *profile, config: config.clone(), set: set.clone(), ..Settings::default() }
+    }
+
+    /// The normalisation asked for.
+    #[must_use]
+    pub fn normalisation(&self) -> Normalisation {
+        match self.normaliser {
+            Normaliser::Running => Normalisation::Running { count_limit: self.normaliser_memory },
+            Normaliser::Step => Normalisation::Step,
+            Normaliser::Rank => Normalisation::Rank,
+            Normaliser::Raw => Normalisation::Raw,
+        }
     }
 
     /// Those, and the change.

@@ -78,3 +78,113 @@ fn an_unknown_filter_is_named_with_those_there_are() {
     let error = format!("{:#}", comparison.check_filters().unwrap_err());
     assert!(error.contains("--without nsfw: the recorded filters are nsfw_filter"), "{error}");
 }
+
+/// Raw scores grow with every step, and miner 1 is always ahead of miner 2: by rank that is all there is.
+#[test]
+fn another_normaliser_changes_scores_and_the_same_one_does_not() {
+    let with = |normalisation| ranks(&config(&[]), Change { normalisation, ..Change::default() }).1.rows();
+    let score = |rows: &[Row], uid: u16| {
+        let row = rows.iter().find(|row| row.uid == Some(Uid(uid))).unwrap();
+        (row.before.score, row.after.score)
+    };
+    let same = with(Normalisation::default());
+    assert!(same.iter().all(|row| row.before == row.after));
+    let by_rank = with(Normalisation::Rank);
+    let ((_, first), (_, second)) = (score(&by_rank, 1), score(&by_rank, 2));
+    assert!(first > 0.0 && second.abs() < 1e-9, "0.5 and 0 of each step: {first} {second}");
+    let short = with(Normalisation::Running { count_limit: 6 });
+    assert_ne!(score(&short, 1).0, score(&short, 1).1);
+}
+
+/// What the filter found in its history is in the outcome; searching it again is for changes of the history alone.
+#[test]
+fn filters_count_as_they_were_applied_unless_the_history_changes() {
+    let mut applied = step(1);
+    let filters = vec![openvalidators_messages::Column {
+        name: "nsfw_filter".into(),
+        values: vec![Some(0.0), Some(1.0), Some(1.0)],
+    }];
+    let scored =
+        openvalidators_messages::Scored { normalised: vec![], filters, rewards: vec![], best: None, gating_loss: None };
+    applied.outcome = Some(Arc::new(StepOutcome::Scored(scored)));
+    let first = |after: &Config| {
+        let mut comparison = Comparison::new(&config(&[]), after, Change::default());
+        comparison.play(&applied);
+        comparison.rows().iter().map(|row| (row.uid.unwrap().0, row.before.score > 0.0)).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(first(&config(&[])), [(1, false), (2, true), (3, true)].into());
+    let longer = config(&["rewards.diversity.history_rows=9"]);
+    assert_eq!(first(&longer), [(1, true), (2, true), (3, false)].into(), "from the raw scores");
+}
+
+/// Prints what ten thousand steps of fifty completions cost, read from a ledger with their embeddings.
+/// `cargo test -p openvalidators --lib measure_ten_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a check"]
+#[allow(clippy::disallowed_methods, clippy::print_stdout, reason = "measures wall time, for a person")]
+fn measure_ten_thousand_steps() {
+    const STEPS: u64 = 10_000;
+    const MINERS: usize = 50;
+    const WIDTH: usize = 384;
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let identity = openvalidators_ledger::Identity {
+        network: "local".into(),
+        netuid: openvalidators_messages::Netuid(1),
+        hotkey: Hotkey([9; 32]),
+    };
+    let mut store = openvalidators_ledger::Store::open(folder.path(), &identity, 0).unwrap();
+    let mut record = (*step(1).record).clone();
+    let (asked, completion) = (record.asked[0], record.completions[0].clone());
+    let hotkey = |at: usize| Hotkey([at as u8 + 1; 32]);
+    record.asked = (0..MINERS)
+        .map(|at| openvalidators_messages::Asked { uid: Uid(at as u16), hotkey: hotkey(at), ..asked })
+        .collect();
+    record.completions = (0..MINERS)
+        .map(|at| openvalidators_messages::Completion {
+            uid: Uid(at as u16),
+            hotkey: hotkey(at),
+            text: "a completion of some length ".repeat(12),
+            ..completion.clone()
+        })
+        .collect();
+    for at in 1..=STEPS {
+        let column = |name: &str, salt: usize| openvalidators_messages::Column {
+            name: name.into(),
+            values: (0..MINERS).map(|miner| Some(((miner * salt + at as usize) % 17) as f32 / 17.0)).collect(),
+        };
+        let filters = vec![column("diversity_reward_model", 3), column("nsfw_filter", 5)];
+        let embeddings = openvalidators_messages::Embeddings {
+            model: "all-MiniLM-L6-v2".into(),
+            width: WIDTH,
+            completions: (0..MINERS).collect(),
+            rows: (0..MINERS * WIDTH).map(|place| ((place + at as usize) % 101) as f32 * 0.001).collect(),
+        };
+        let rewards = vec![column("dpo_reward_model", 7), column("rlhf_reward_model", 11)];
+        record.scoring = Scoring::Scored(openvalidators_messages::RawScores {
+            rewards,
+            filters: filters.clone(),
+            embeddings: Some(embeddings),
+        });
+        record.step.forward = openvalidators_messages::ForwardId(at);
+        let sequence = store.append(&record).unwrap();
+        let scored = openvalidators_messages::Scored {
+            normalised: vec![],
+            filters,
+            rewards: vec![],
+            best: None,
+            gating_loss: None,
+        };
+        store.store_outcome(sequence, &StepOutcome::Scored(scored)).unwrap();
+    }
+    drop(store);
+    let path = folder.path().display().to_string();
+    let words = ["openvalidators", "what-if", "--from", &path, "--without", "nsfw_filter", "--top", "3"];
+    let crate::cli::Task::WhatIf(command) = <crate::cli::Cli as clap::Parser>::parse_from(words).command else {
+        panic!()
+    };
+    let began = std::time::Instant::now();
+    run(&command, &config(&[]), &config(&[])).unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let memory = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    println!("{STEPS} steps of {MINERS} completions: {:.1} s, {memory}", began.elapsed().as_secs_f64());
+}

@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     diversity::{self, history_factor},
     history::History,
-    normaliser::{Normaliser, SingleScore},
+    normaliser::{Normalisation, Normaliser, SingleScore},
 };
 
 /// Rows of the history that the reference skips, and remembers in addition: `history_range` of `reward/diversity.py`.
@@ -27,6 +27,7 @@ pub struct Rules {
     history_rows: usize,
     single_score: SingleScore,
     best_of_nothing: bool,
+    normalisation: Normalisation,
 }
 
 /// What rewards remember from step to step.
@@ -63,7 +64,22 @@ impl Rules {
                 false => SingleScore::VariesNot,
             },
             best_of_nothing: config.compat.best_of_nothing,
+            normalisation: Normalisation::default(),
         }
+    }
+
+    /// With another normalisation than the validator's.
+    #[must_use]
+    pub fn normalised_by(self, normalisation: Normalisation) -> Self {
+        Self { normalisation, ..self }
+    }
+
+    /// Whether both compare completions with the past in the same way: then what one made of the history of the diversity
+    /// filter is what the other makes of it.
+    #[must_use]
+    pub fn remembers_as(&self, other: &Self) -> bool {
+        let history = |rules: &Self| (rules.history_bottom_k, rules.history_skip, rules.history_rows);
+        history(self) == history(other)
     }
 
     /// How many rows the history may hold.
@@ -111,7 +127,8 @@ impl State {
 
     fn normalise(&mut self, rules: &Rules, column: &Column) -> Column {
         let normaliser = self.normalisers.entry(column.name.clone()).or_default();
-        Column { name: column.name.clone(), values: normaliser.normalise(&column.values, rules.single_score) }
+        let values = rules.normalisation.apply(normaliser, &column.values, rules.single_score);
+        Column { name: column.name.clone(), values }
     }
 
     fn compare_with_history(&self, rules: &Rules, embeddings: &Embeddings, filters: &mut [Column]) {

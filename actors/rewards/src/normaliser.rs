@@ -5,6 +5,54 @@ use serde::{Deserialize, Serialize};
 /// The count stops growing here, so that old scores keep fading: `count_limit` of the reference's `reward/reward.py`.
 pub const COUNT_LIMIT_SCORES: u64 = 3000;
 
+/// How raw scores become shares of 0..=1. The validator knows only the first; the others are there to be compared with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalisation {
+    /// By the running mean and variance of so many latest scores: [`Normaliser`].
+    Running {
+        /// [`COUNT_LIMIT_SCORES`] in the reference and the validator.
+        count_limit: u64,
+    },
+    /// By the mean and variance of the step's own scores.
+    Step,
+    /// By the share of the step's other scores that are below, an equal one counting as half: only the order counts.
+    Rank,
+    /// As they are.
+    Raw,
+}
+
+impl Default for Normalisation {
+    fn default() -> Self {
+        Self::Running { count_limit: COUNT_LIMIT_SCORES }
+    }
+}
+
+impl Normalisation {
+    /// The normalised scores of a column. Only the running one reads and changes `running`.
+    pub fn apply(self, running: &mut Normaliser, scores: &[Option<f32>], single: SingleScore) -> Vec<Option<f32>> {
+        match self {
+            Self::Running { count_limit } => running.normalise_within(count_limit, scores, single),
+            Self::Step => Normaliser::default().normalise(scores, single),
+            Self::Rank => ranks(scores),
+            Self::Raw => scores.iter().map(|score| score.filter(|score| score.is_finite())).collect(),
+        }
+    }
+}
+
+/// For each score the share of the others that lie below it. A score by itself is in the middle.
+fn ranks(scores: &[Option<f32>]) -> Vec<Option<f32>> {
+    let finite: Vec<f32> = scores.iter().flatten().copied().filter(|score| score.is_finite()).collect();
+    let rank = |score: f32| {
+        let others = finite.len().saturating_sub(1);
+        let (below, equal) = (
+            finite.iter().filter(|other| **other < score).count(),
+            finite.iter().filter(|other| **other == score).count().saturating_sub(1),
+        );
+        if others == 0 { 0.5 } else { ((below as f64 + 0.5 * equal as f64) / others as f64) as f32 }
+    };
+    scores.iter().map(|score| score.filter(|score| score.is_finite()).map(rank)).collect()
+}
+
 /// Running mean and variance of a reward column.
 ///
 /// After `reward/reward.py` of openvalidators 1.2.0, arithmetic included: a batch enters with its *unbiased* variance
@@ -38,15 +86,20 @@ impl Normaliser {
     /// Takes a batch in, then says where each of its scores lies: the normal cumulative distribution at its distance
     /// from the mean, in standard deviations. `None` and non-finite scores give `None`.
     pub fn normalise(&mut self, scores: &[Option<f32>], single: SingleScore) -> Vec<Option<f32>> {
+        self.normalise_within(COUNT_LIMIT_SCORES, scores, single)
+    }
+
+    /// As [`Self::normalise`], with another limit to the count.
+    fn normalise_within(&mut self, count_limit: u64, scores: &[Option<f32>], single: SingleScore) -> Vec<Option<f32>> {
         let finite: Vec<f64> = scores.iter().flatten().filter(|score| score.is_finite()).map(|&s| s.into()).collect();
-        self.update(&finite);
+        self.update(&finite, count_limit);
         self.unscaled |= finite.len() == 1 && single == SingleScore::EndsScaling;
         let scale = if self.variance > 0.0 && !self.unscaled { self.variance.sqrt() } else { 1.0 };
         let place = |score: f32| normal_cdf((f64::from(score) - self.mean) / scale) as f32;
         scores.iter().map(|score| score.filter(|score| score.is_finite()).map(place)).collect()
     }
 
-    fn update(&mut self, scores: &[f64]) {
+    fn update(&mut self, scores: &[f64], count_limit: u64) {
         if scores.is_empty() {
             return;
         }
@@ -61,7 +114,7 @@ impl Normaliser {
         let moved = mean - self.mean;
         self.mean = new * mean + old * self.mean;
         self.variance = new * variance + old * self.variance + new * old * moved * moved;
-        self.count = (self.count + scores.len() as u64).min(COUNT_LIMIT_SCORES);
+        self.count = (self.count + scores.len() as u64).min(count_limit);
     }
 }
 
@@ -81,6 +134,30 @@ mod tests {
 
     /// Below it the reference's f32 arithmetic shows.
     const TINY_VARIANCE: f64 = 1e-3;
+
+    #[test]
+    fn other_normalisations_order_scores_alike_and_do_not_run() {
+        let scores = [Some(3.0), None, Some(-1.0), Some(3.0), Some(f32::NAN), Some(10.0)];
+        let apply = |normalisation: Normalisation| {
+            let mut running = Normaliser::default();
+            let normalised = normalisation.apply(&mut running, &scores, SingleScore::default());
+            (normalised, running.count)
+        };
+        let half = 1.0 / 3.0 + 0.5 / 3.0;
+        let (ranks, count) = apply(Normalisation::Rank);
+        assert_eq!((ranks, count), (vec![Some(half), None, Some(0.0), Some(half), None, Some(1.0)], 0));
+        let (raw, count) = apply(Normalisation::Raw);
+        assert_eq!((raw, count), (vec![Some(3.0), None, Some(-1.0), Some(3.0), None, Some(10.0)], 0));
+        let (step, count) = apply(Normalisation::Step);
+        assert_eq!((step, count), (apply(Normalisation::default()).0, 0), "as the first step of a running one");
+        let mut short = Normaliser::default();
+        for _ in 0..3 {
+            Normalisation::Running { count_limit: 5 }.apply(&mut short, &scores, SingleScore::default());
+        }
+        assert_eq!(short.count, 5);
+        let alone = Normalisation::Rank.apply(&mut short, &[Some(7.0)], SingleScore::default());
+        assert_eq!(alone, [Some(0.5)]);
+    }
 
     #[test]
     fn ninety_recorded_steps_come_out_as_in_the_reference() {
