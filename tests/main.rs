@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_miners;
 mod bench;
 mod dashboards;
+mod datasets;
 mod decides;
 mod ledger;
 mod live;

@@ -26,3 +26,5 @@ peer wallet1 bittensor-wallet==1.0.0 'setuptools<80'
 # wandb: the newest client, and the one that openvalidators 1.2.0 pinned.
 peer wandb wandb==0.31.0
 peer wandb15 wandb==0.15.3 'setuptools<80'
+# What analysts read tables with.
+peer tables pandas==2.0.3 pyarrow==14.0.2 polars==2.1.0 duckdb==2.0.0
