@@ -117,13 +117,13 @@ fn filters_count_as_they_were_applied_unless_the_history_changes() {
     assert_eq!(first(&longer), [(1, true), (2, true), (3, false)].into(), "from the raw scores");
 }
 
-/// Prints what ten thousand steps of fifty completions cost, read from a ledger with their embeddings.
-/// `cargo test -p openvalidators --lib measure_ten_thousand -- --ignored --nocapture`
+/// Prints what a thousand steps of fifty completions cost, read from a ledger with their embeddings. Making that takes longer.
+/// `cargo test -p openvalidators --lib measure_a_thousand -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement, not a check"]
 #[allow(clippy::disallowed_methods, clippy::print_stdout, reason = "measures wall time, for a person")]
-fn measure_ten_thousand_steps() {
-    const STEPS: u64 = 10_000;
+fn measure_a_thousand_steps() {
+    const STEPS: u64 = 1_000;
     const MINERS: usize = 50;
     const WIDTH: usize = 384;
     let folder = tempfile::tempdir_in("/tmp").unwrap();
