@@ -129,7 +129,9 @@ pub(crate) mod tests {
             weights_rate_limit: 0,
             weights_version_key: 0,
             commit_reveal: false,
+            commit_by_hash: false,
             reveal_period_epochs: 1,
+            activity_cutoff: 5_000,
             stake_threshold: 0.0,
         };
         Arc::new(Metagraph {

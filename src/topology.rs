@@ -485,6 +485,7 @@ impl Doors {
             settle_intent: self.ledger.settle_intent.clone(),
             read_intents: self.ledger.read_intents.clone(),
             set_weights: self.subtensor.set_weights.clone(),
+            reveal_weights: self.subtensor.reveal_weights.clone(),
             read_weights: self.subtensor.read_weights.clone(),
         }
     }

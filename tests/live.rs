@@ -48,12 +48,27 @@ fn ours() -> Hotkey {
 
 impl Network {
     fn start(us: Option<Member>) -> Self {
+        Self::of(us, false)
+    }
+
+    /// By the older runtime, whose commits are hashes.
+    fn start_old(us: Option<Member>) -> Self {
+        Self::of(us, true)
+    }
+
+    fn of(us: Option<Member>, is_old: bool) -> Self {
         let runtime = Runtime::new().unwrap();
         let config = LocalnetConfig { miners: MinerMix { good: 4, ..MinerMix::NONE }, ..LocalnetConfig::default() };
         let miners = runtime.block_on(Miners::start(&config, Seed(64), &SystemClock::shared())).unwrap();
         let members = miners.as_slice().iter().map(|miner| Member::miner(miner.hotkey, miner.address()));
         let subnet = Subnet::new(NETUID, TEMPO, us.into_iter().chain(members).collect());
-        let node = runtime.block_on(SubnetNode::start(subnet, BLOCK_TIME));
+        let node = runtime.block_on(async {
+            if is_old {
+                SubnetNode::start_old(subnet, BLOCK_TIME).await
+            } else {
+                SubnetNode::start(subnet, BLOCK_TIME).await
+            }
+        });
         let (wallets, state) = (wallets(), tempfile::tempdir().unwrap());
         let axon = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self { axon, node, _miners: miners, wallets, state, _runtime: runtime }
@@ -192,6 +207,31 @@ fn a_commit_is_settled_by_what_the_chain_holds_after_the_reveal() {
     let (_, text) = get(&metrics, "/metrics");
     assert!(text.contains("openvalidators_weights_lost_commits_total 1"), "{text}");
     network.intent(3, |settlement| *settlement != Settlement::Open);
+    program.terminate();
+    assert!(program.finish().1.success());
+}
+
+/// What reveals a hash is in the ledger before the commit: the life after a `kill -9` reveals it, once.
+#[test]
+fn a_commit_by_hash_is_revealed_by_the_life_after_a_kill() {
+    let network = Network::start_old(Some(Member::validator(ours(), 10_000)));
+    // An epoch of a minute: the second life has time to begin.
+    network.node.subnet(|subnet| (subnet.commit_reveal, subnet.tempo) = (true, 120));
+    let program = network.validate();
+    let first = network.intent(1, |settlement| matches!(settlement, Settlement::Committed { .. }));
+    program.kill();
+    let salt: Vec<_> = first.intent.salt.iter().flatten().map(|word| u64::from(*word)).collect();
+    assert_eq!(salt.len(), 8);
+    let calls = |name: &str| network.node.sent().into_iter().filter(|sent| sent.call == name).collect::<Vec<_>>();
+    assert_eq!((calls("commit_weights").len(), calls("reveal_weights").len()), (1, 0));
+    assert!(network.node.subnet(|subnet| subnet.weights_of(&ours()).is_none()), "nobody can read it yet");
+
+    let program = network.validate();
+    network.intent(1, |settlement| matches!(settlement, Settlement::Confirmed { .. }));
+    let row: Vec<_> = first.intent.uids.iter().map(|uid| uid.0).zip(first.intent.weights.iter().copied()).collect();
+    assert_eq!(network.node.subnet(|subnet| subnet.weights_of(&ours()).map(<[_]>::to_vec)), Some(row));
+    let reveals = calls("reveal_weights");
+    assert_eq!(reveals.iter().filter(|sent| sent.arguments["salt"] == salt).count(), 1, "{reveals:?}");
     program.terminate();
     assert!(program.finish().1.success());
 }

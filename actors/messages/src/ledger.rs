@@ -129,6 +129,10 @@ pub struct WeightIntent {
     pub weights: Vec<u16>,
     /// The version key sent along.
     pub version_key: u64,
+    /// What reveals the vector if it is committed as a hash: written down before the commit, or a restart could not reveal it.
+    /// `None` where the chain opens commits itself, or takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<Vec<u16>>,
     /// What the vector was made from, so that it can be made again; `None` in intents of releases that did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<WeightBasis>,

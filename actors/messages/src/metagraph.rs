@@ -83,8 +83,12 @@ pub struct Hyperparameters {
     pub weights_version_key: u64,
     /// Whether weights are committed first and revealed later.
     pub commit_reveal: bool,
+    /// Whether a commit is a hash, which its author has to reveal in the reveal epoch. Otherwise the chain opens it itself.
+    pub commit_by_hash: bool,
     /// Epochs between a commit and its reveal.
     pub reveal_period_epochs: u64,
+    /// Blocks after a validator's last update at which the chain counts it as inactive.
+    pub activity_cutoff: u64,
     /// Stake below which weights are refused, in TAO.
     pub stake_threshold: f64,
 }

@@ -16,6 +16,23 @@ pub struct SetWeights {
     pub weights: Vec<u16>,
     /// At least the subnet's `weights_version_key`.
     pub version_key: u64,
+    /// Goes into the hash where the subnet takes commits as hashes; written down before, for [`RevealWeights`].
+    pub salt: Option<Vec<u16>>,
+}
+
+/// Says what was committed as a hash. The chain takes it in the commit's reveal epoch alone, and stores the weights; the
+/// answer is the block that did.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Block, ChainError>")]
+pub struct RevealWeights {
+    /// Places, as committed.
+    pub uids: Vec<Uid>,
+    /// Aligned with `uids`, as committed.
+    pub weights: Vec<u16>,
+    /// As committed.
+    pub version_key: u64,
+    /// As committed.
+    pub salt: Vec<u16>,
 }
 
 /// What the chain did with a submission it accepted.

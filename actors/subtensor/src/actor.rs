@@ -1,11 +1,11 @@
-//! The actor: follows the chain's blocks and answers two messages.
+//! The actor: follows the chain's blocks and answers three messages.
 
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, ResponseFuture, fut::wrap_future};
 use openvalidators_messages::{
-    Metagraph, Uid,
-    subtensor::{ChainError, ReadWeights, SetWeights, Submission},
+    Block, Metagraph, Uid,
+    subtensor::{ChainError, ReadWeights, RevealWeights, SetWeights, Submission},
 };
 use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop};
 use prometheus::Registry;
@@ -16,10 +16,12 @@ use crate::{calls::ChainCalls, follow::follow};
 /// How others reach the [`SubtensorActor`].
 #[derive(Clone)]
 pub struct Mailboxes {
-    /// The door of both.
+    /// The door of all.
     pub inbox: Inbox,
     /// Submissions; one is in flight at a time, the others wait for it.
     pub set_weights: Mailbox<SetWeights>,
+    /// Reveals of commits that are hashes; they take their turns with submissions.
+    pub reveal_weights: Mailbox<RevealWeights>,
     /// Reads; they overlap.
     pub read_weights: Mailbox<ReadWeights>,
 }
@@ -41,12 +43,14 @@ impl Mailboxes {
     /// When the registry has a door of this name already.
     pub fn new(capacity: usize, registry: &Registry) -> Result<Self, prometheus::Error> {
         let inbox = Inbox::new("subtensor", capacity, registry)?;
-        Ok(Self { set_weights: inbox.mailbox(), read_weights: inbox.mailbox(), inbox })
+        let (set_weights, reveal_weights, read_weights) = (inbox.mailbox(), inbox.mailbox(), inbox.mailbox());
+        Ok(Self { set_weights, reveal_weights, read_weights, inbox })
     }
 
     /// Puts an actor behind the mailboxes.
     pub fn attach(&self, actor: &Addr<SubtensorActor>) {
         self.set_weights.attach(actor);
+        self.reveal_weights.attach(actor);
         self.read_weights.attach(actor);
     }
 }
@@ -84,6 +88,19 @@ impl Handler<Envelope<SetWeights>> for SubtensorActor {
                 Err(error) => tracing::warn!(%error, uids = weights.uids.len(), "weights not submitted"),
             }
             answer
+        })
+    }
+}
+
+impl Handler<Envelope<RevealWeights>> for SubtensorActor {
+    type Result = ResponseFuture<Result<Block, ChainError>>;
+
+    fn handle(&mut self, envelope: Envelope<RevealWeights>, _: &mut Self::Context) -> Self::Result {
+        let (calls, turn) = (self.calls.clone(), self.submitting.clone());
+        Box::pin(async move {
+            let _turn = turn.lock().await;
+            let (said, _place) = envelope.open();
+            calls.reveal_weights(&said).await
         })
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use openvalidators_messages::{
     Axon, Block, Metagraph, Uid,
-    subtensor::{ChainError, SetWeights, Submission},
+    subtensor::{ChainError, RevealWeights, SetWeights, Submission},
 };
 use openvalidators_runtime::{Seed, SharedClock};
 use rand::RngCore;
@@ -90,6 +90,17 @@ impl ChainCalls {
         let answer = with_deadline(&*self.clock, limit, "submit_weights", call).await;
         self.metrics.called("submit_weights", &answer);
         self.metrics.submitted(&answer);
+        answer
+    }
+
+    /// Reveals weights once: what became of it, the chain's weights tell.
+    ///
+    /// # Errors
+    /// The chain's, or `Unreachable` when it does not answer in time.
+    pub async fn reveal_weights(&self, said: &RevealWeights) -> Result<Block, ChainError> {
+        let limit = self.config.submit_timeout();
+        let answer = with_deadline(&*self.clock, limit, "reveal_weights", self.chain.reveal_weights(said)).await;
+        self.metrics.called("reveal_weights", &answer);
         answer
     }
 

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use async_trait::async_trait;
 use openvalidators_messages::{
     Axon, Block, Metagraph, Uid,
-    subtensor::{ChainError, SetWeights, Submission},
+    subtensor::{ChainError, RevealWeights, SetWeights, Submission},
 };
 use openvalidators_runtime::{Clock, TooLate, within};
 
@@ -26,6 +26,12 @@ pub trait Chain: Send + Sync {
     /// that the transaction succeeded in that block; a commit can still fail at its reveal, and only
     /// [`Chain::weights_of`] shows it.
     async fn submit_weights(&self, weights: &SetWeights) -> Result<Submission, ChainError>;
+
+    /// Reveals weights that were committed as a hash, in the reveal epoch, and waits for the block that stores them. A chain
+    /// that opens commits itself has none to be revealed.
+    async fn reveal_weights(&self, _: &RevealWeights) -> Result<Block, ChainError> {
+        Err(ChainError::RefusedByPool { call: "reveal_weights".to_owned(), name: "CommitNotFound".to_owned() })
+    }
 
     /// A row of weights as the chain stores it at the head, the largest 65535; empty when none were set.
     async fn weights_of(&self, uid: Uid) -> Result<Vec<(Uid, u16)>, ChainError>;

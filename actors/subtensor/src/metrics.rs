@@ -12,7 +12,8 @@ use prometheus::{
 };
 
 /// The calls that are counted; every counter exists at zero from the start.
-pub(crate) const CALLS: [&str; 6] = ["next_block", "metagraph", "weights", "submit_weights", "serve_axon", "time"];
+pub(crate) const CALLS: [&str; 7] =
+    ["next_block", "metagraph", "weights", "submit_weights", "reveal_weights", "serve_axon", "time"];
 const RESULTS: [&str; 5] = ["ok", "refused_by_pool", "failed_in_block", "unreachable", "bad_answer"];
 const SUBMISSIONS: [&str; 6] = ["set", "committed", "refused_by_pool", "failed_in_block", "unreachable", "bad_answer"];
 

@@ -14,7 +14,7 @@ use openvalidators_messages::{
     Block, Hotkey, Metagraph,
     ledger::{LoadSnapshot, ReadIntents, ReadSteps, RecordIntent, SaveSnapshot, SettleIntent, Snapshot},
     rewards::FoldError,
-    subtensor::{ReadWeights, SetWeights},
+    subtensor::{ReadWeights, RevealWeights, SetWeights},
     weights::{Apply, ReadScores, ScoreTable},
 };
 use openvalidators_recovery::ReadError;
@@ -66,6 +66,8 @@ pub struct Neighbours {
     pub read_intents: Mailbox<ReadIntents>,
     /// The chain: a submission.
     pub set_weights: Mailbox<SetWeights>,
+    /// The chain: what a commit of a hash hid.
+    pub reveal_weights: Mailbox<RevealWeights>,
     /// The chain: what it holds.
     pub read_weights: Mailbox<ReadWeights>,
 }

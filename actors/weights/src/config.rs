@@ -36,8 +36,8 @@ pub struct WeightsConfig {
 
     /// What to do when the scores are no reason to pay anyone.
     pub when_empty: WhenEmpty,
-    /// Weights that are held are sent again when they are so many tempos old: the chain counts a validator as inactive after
-    /// 13.9 tempos (5,000 blocks of 360). 0 never does.
+    /// Weights that are held are sent again when they are so many tempos old, and in any case two tempos before the subnet's
+    /// `activity_cutoff`, at which the chain counts a validator as inactive (13.9 tempos by default). 0 never does.
     pub resend_held_after_tempos: f64,
     /// Fewest registered hotkeys that must have answered a scored step (in a smaller subnet all that may be asked).
     pub min_scored: usize,

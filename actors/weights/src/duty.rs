@@ -20,6 +20,8 @@ pub struct Attempt {
     pub settlement: Settlement,
     /// Whether the ledger knows this settlement.
     pub saved: bool,
+    /// With a commit that is ours to reveal: the head when this life last sent its reveal.
+    pub revealed_at: Option<Block>,
 }
 
 /// What became of an intent of a chain that is not followed any more, as a local chain that was made anew.
@@ -152,8 +154,10 @@ pub fn held(
 ) -> Option<Vec<(Uid, Hotkey, u16)>> {
     let rules = &metagraph.hyperparameters;
     let waited = metagraph.block.0.saturating_sub(own_neuron(metagraph, own)?.last_update.0);
-    let due = config.resend_held_after_tempos * rules.tempo as f64;
-    if config.when_empty != WhenEmpty::Hold || due <= 0.0 || (waited as f64) < due {
+    let chosen = config.resend_held_after_tempos * rules.tempo as f64;
+    // Each epoch has one moment for weights, and one of them may fail before the chain counts us as inactive.
+    let latest = rules.activity_cutoff.saturating_sub(2 * rules.tempo) as f64;
+    if config.when_empty != WhenEmpty::Hold || chosen <= 0.0 || (waited as f64) < chosen.min(latest) {
         return None;
     }
     let confirmed = |attempt: &&Attempt| matches!(attempt.settlement, Settlement::Confirmed { .. });
@@ -188,6 +192,34 @@ pub fn is_due(attempt: &Attempt, metagraph: &Metagraph) -> bool {
         Settlement::Open => true,
         Settlement::Committed { reveal_epoch, .. } => metagraph.epoch_index >= reveal_epoch,
         Settlement::Confirmed { .. } | Settlement::Failed { .. } | Settlement::Superseded => false,
+    }
+}
+
+/// Whether a commit is ours to reveal now: its reveal epoch runs, its last reveal was not a moment ago, and the chain's row does
+/// not show that it was revealed. A row that an older attempt of the same vector put there shows nothing.
+#[must_use]
+pub fn is_to_be_revealed(
+    attempt: &Attempt,
+    older: &[Attempt],
+    row: &[(Uid, u16)],
+    metagraph: &Metagraph,
+    config: &WeightsConfig,
+) -> bool {
+    let Settlement::Committed { reveal_epoch, .. } = attempt.settlement else { return false };
+    let intent = &attempt.intent;
+    if intent.salt.is_none() || metagraph.epoch_index != reveal_epoch {
+        return false;
+    }
+    let is_same = |before: &Attempt| {
+        let WeightIntent { uids, weights, .. } = &before.intent;
+        matches!(before.settlement, Settlement::Confirmed { .. }) && *uids == intent.uids && *weights == intent.weights
+    };
+    match attempt.revealed_at {
+        None => !holds(row, intent, metagraph) || older.iter().any(is_same),
+        Some(sent) => {
+            let rests = metagraph.block.0 < sent.0.saturating_add(config.retry_after_blocks);
+            !rests && !holds(row, intent, metagraph)
+        }
     }
 }
 
@@ -304,7 +336,13 @@ impl Attempt {
 
 impl From<StoredIntent> for Attempt {
     fn from(stored: StoredIntent) -> Self {
-        Self { id: Some(stored.id), intent: stored.intent, settlement: stored.settlement, saved: true }
+        Self {
+            id: Some(stored.id),
+            intent: stored.intent,
+            settlement: stored.settlement,
+            saved: true,
+            revealed_at: None,
+        }
     }
 }
 

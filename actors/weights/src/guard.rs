@@ -93,9 +93,10 @@ mod tests {
             hotkeys: vec![],
             weights: vec![],
             version_key: 0,
+            salt: None,
             basis: None,
         };
-        Attempt { id: None, intent, settlement, saved: true }
+        Attempt { id: None, intent, settlement, saved: true, revealed_at: None }
     }
 
     fn look(guard: Guard, block: u64, last_update: u64, attempts: &[Attempt]) -> Option<Wait> {

@@ -266,9 +266,10 @@ mod tests {
             hotkeys: vec![key(1), key(2)],
             weights: vec![65_535, 21_845],
             version_key: 0,
+            salt: None,
             basis: None,
         };
-        Attempt { id: Some(IntentId(1)), intent, settlement, saved: true }
+        Attempt { id: Some(IntentId(1)), intent, settlement, saved: true, revealed_at: None }
     }
 
     #[test]

@@ -1,23 +1,26 @@
 //! One look at the duty: settle what is open from the chain's state, then set weights if their moment has come.
 //!
 //! The order of things makes a crash anywhere harmless: an intent is in the ledger before its vector leaves, and what became of
-//! an open intent is read from the chain before another one is made.
+//! an open intent is read from the chain before another one is made. A commit that is ours to reveal is revealed from what its
+//! intent says, by whichever life is there when its epoch comes.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use openvalidators_messages::{
     Hotkey, Metagraph, Uid,
     ledger::{RecordIntent, SettleIntent, Settlement, WeightBasis, WeightIntent},
-    subtensor::{ChainError, ReadWeights, SetWeights, Submission},
+    subtensor::{ChainError, ReadWeights, RevealWeights, SetWeights, Submission},
     weights::ScoreTable,
 };
 use openvalidators_runtime::{CallError, SharedClock, within};
+use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::watch;
 
 use crate::{
     Metrics, Neighbours, WeightsConfig,
     duty::{
         Attempt, Decision, OTHER_CHAIN, Wait, conclude, decide, held, holds, is_current, is_due, is_of_another_chain,
+        is_to_be_revealed,
     },
     guard::Guard,
     vector::{self, NoVector, WeightVector},
@@ -25,6 +28,9 @@ use crate::{
 
 /// Attempts remembered, latest first: more than one epoch can have and than commits can be outstanding.
 pub(crate) const ATTEMPTS_KEPT: usize = 32;
+
+/// Words of 16 bits in a salt: 128 bits, beyond guessing.
+const SALT_WORDS: usize = 8;
 
 /// How often one look makes an intent anew because hotkeys changed under it.
 const REMAKE_LIMIT: usize = 3;
@@ -151,13 +157,14 @@ impl Submitter {
             hotkeys: entries.iter().map(|entry| entry.1).collect(),
             weights: entries.iter().map(|entry| entry.2).collect(),
             version_key: self.config.version_key.max(metagraph.hyperparameters.weights_version_key),
+            salt: if metagraph.hyperparameters.commit_by_hash { draw_salt() } else { None },
             basis,
         }
     }
 
     /// Weights are the validator's first duty: a ledger in trouble does not keep them from the chain.
     async fn record(&self, intent: WeightIntent) -> Attempt {
-        let mut attempt = Attempt { id: None, intent, settlement: Settlement::Open, saved: true };
+        let mut attempt = Attempt { id: None, intent, settlement: Settlement::Open, saved: true, revealed_at: None };
         self.record_late(&mut attempt).await;
         if attempt.id.is_none() {
             self.metrics.unrecorded.inc();
@@ -174,8 +181,8 @@ impl Submitter {
     }
 
     async fn submit(&self, attempt: &mut Attempt) {
-        let WeightIntent { uids, weights, version_key, .. } = &attempt.intent;
-        let message = SetWeights { uids: uids.clone(), weights: weights.clone(), version_key: *version_key };
+        let WeightIntent { uids, weights, version_key, salt, .. } = attempt.intent.clone();
+        let message = SetWeights { uids, weights, version_key, salt };
         let answer = self.within_deadline(self.neighbours.set_weights.call(message)).await;
         let settlement = match answer {
             Ok(Submission::Committed { block, reveal_epoch }) => Settlement::Committed { block, reveal_epoch },
@@ -193,6 +200,25 @@ impl Submitter {
         self.settle(attempt, settlement).await;
     }
 
+    // --- revealing ---
+
+    /// Says what a commit hid. It stays a commit until the chain holds its weights: while it does not, the reveal is sent again
+    /// every few blocks, until its epoch is over.
+    async fn reveal(&self, attempt: &mut Attempt) {
+        let WeightIntent { uids, weights, version_key, salt: Some(salt), .. } = attempt.intent.clone() else { return };
+        attempt.revealed_at = Some(self.fresh().block);
+        let message = RevealWeights { uids, weights, version_key, salt };
+        match self.within_deadline(self.neighbours.reveal_weights.call(message)).await {
+            Ok(block) => match self.read_row(&self.fresh()).await {
+                Some(row) if holds(&row, &attempt.intent, &self.fresh()) => {
+                    self.settle(attempt, Settlement::Confirmed { block }).await;
+                }
+                _ => tracing::warn!(%block, "a commit was revealed, and its weights do not show yet"),
+            },
+            Err(error) => tracing::warn!(%error, "a commit was not revealed; its epoch is not over"),
+        }
+    }
+
     // --- settling ---
 
     async fn settle_due(&self, attempts: &mut [Attempt]) {
@@ -201,9 +227,16 @@ impl Submitter {
         if attempts.iter().any(|attempt| is_due(attempt, &metagraph))
             && let Some(row) = self.read_row(&metagraph).await
         {
-            for attempt in attempts.iter_mut().filter(|attempt| is_due(attempt, &metagraph)) {
-                let settlement = conclude(attempt, &row, &metagraph, &self.own, &self.config);
-                self.settle(attempt, settlement).await;
+            // The oldest first: a reveal drops the commits before its own.
+            for place in (0..attempts.len()).rev() {
+                let (newer, older) = attempts.split_at_mut(place + 1);
+                let Some(attempt) = newer.last_mut().filter(|attempt| is_due(attempt, &metagraph)) else { continue };
+                if is_to_be_revealed(attempt, older, &row, &metagraph, &self.config) {
+                    self.reveal(attempt).await;
+                } else {
+                    let settlement = conclude(attempt, &row, &metagraph, &self.own, &self.config);
+                    self.settle(attempt, settlement).await;
+                }
             }
         }
         for attempt in attempts.iter_mut().filter(|attempt| !attempt.saved) {
@@ -287,6 +320,16 @@ impl Submitter {
             Err(late) => Err(NoAnswer::Unknown(late.to_string())),
         }
     }
+}
+
+/// From the operating system: who could guess it would read the weights before their time.
+fn draw_salt() -> Option<Vec<u16>> {
+    let mut words = [[0; 2]; SALT_WORDS];
+    if let Err(error) = words.iter_mut().try_for_each(|word| OsRng.try_fill_bytes(word)) {
+        tracing::error!(%error, "the operating system gave no random number to hide a commit with");
+        return None;
+    }
+    Some(words.map(u16::from_le_bytes).to_vec())
 }
 
 /// Ends what was made for another chain, whatever became of it there: it says nothing about this one. Saved with the others.

@@ -1,11 +1,12 @@
 use std::path::Path;
 
-use openvalidators_messages::Sequence;
+use openvalidators_messages::{Block, Hotkey, Sequence, Uid, ledger::WeightIntent};
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     LEDGER_FILE, Reader, SCHEMA_VERSION,
-    store::tests::{identity, open, outcome, record},
+    store::tests::{identity, intent, open, outcome, record},
 };
 
 /// A ledger as the release before made it, and its statements.
@@ -69,4 +70,38 @@ fn an_update_can_be_taken_back_and_loses_no_step() {
     let checked = Reader::open(directory.path()).unwrap().check().unwrap();
     assert_eq!((checked.steps, checked.outcomes, checked.digests), (4, 3, 2));
     assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+}
+
+/// An intent of the release before, which knew no salts.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct EarlierIntent {
+    block: Block,
+    epoch_index: u64,
+    after_step: Sequence,
+    uids: Vec<Uid>,
+    hotkeys: Vec<Hotkey>,
+    weights: Vec<u16>,
+    version_key: u64,
+}
+
+/// The salt of a commit is an addition too.
+#[test]
+fn an_intent_with_a_salt_is_read_by_the_release_before_and_one_without_by_this() {
+    let directory = tempfile::tempdir().unwrap();
+    let salted = WeightIntent { salt: Some((1..=8).collect()), ..intent(400) };
+    let mut store = open(directory.path());
+    let id = store.record_intent(&salted).unwrap();
+    drop(store);
+
+    let before = earlier_release(directory.path());
+    let text: String = before.query_row("SELECT intent FROM intents", [], |row| row.get(0)).unwrap();
+    let read: EarlierIntent = serde_json::from_str(&text).unwrap();
+    assert_eq!((read.block, &read.weights), (salted.block, &salted.weights));
+    let unsalted = serde_json::to_string(&EarlierIntent { block: Block(800), ..read }).unwrap();
+    before.execute("INSERT INTO intents (id, intent) VALUES (?1, ?2)", (id.0 as i64 + 1, unsalted)).unwrap();
+    drop(before);
+
+    let intents = Reader::open(directory.path()).unwrap().read_intents(10).unwrap();
+    let salts: Vec<_> = intents.into_iter().map(|stored| (stored.intent.block, stored.intent.salt)).collect();
+    assert_eq!(salts, [(Block(800), None), (Block(400), salted.salt)]);
 }

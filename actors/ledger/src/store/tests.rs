@@ -86,6 +86,7 @@ pub(crate) fn intent(block: u64) -> WeightIntent {
         hotkeys: vec![Hotkey([3; 32]), Hotkey([9; 32])],
         weights: vec![65_535, 1],
         version_key: 0,
+        salt: None,
         basis: None,
     }
 }

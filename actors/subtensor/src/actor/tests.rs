@@ -167,7 +167,7 @@ async fn settle() {
 }
 
 fn weights() -> SetWeights {
-    SetWeights { uids: vec![Uid(1)], weights: vec![7], version_key: 0 }
+    SetWeights { uids: vec![Uid(1)], weights: vec![7], version_key: 0, salt: None }
 }
 
 async fn register(bench: &Bench) {

@@ -1,15 +1,12 @@
 //! Commit a hash, reveal later: `commit_weights` and `reveal_weights`, with their mechanism variants.
 
 use blake2::{Blake2b, Digest, digest::consts::U32};
-use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::SetWeights};
+use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::RevealWeights};
 use parity_scale_codec::Encode;
-use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use super::{LengthsDiffer, aligned};
 
-/// Words of 16 bits in a salt: 128 bits, beyond guessing.
-const SALT_WORDS: usize = 8;
 /// `GLOBAL_MAX_SUBNET_COUNT` of the pallet: the distance between two mechanisms of a subnet in its storage.
 const MECHANISM_STRIDE: u16 = 4096;
 
@@ -23,10 +20,9 @@ pub struct Mechanism {
     pub index: u8,
 }
 
-/// What `reveal_weights` will say, made and **written down before the commit**: without it the commit can never be
-/// revealed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What `reveal_weights` says, and what is hashed before. Vector and salt are **written down before the commit**: without
+/// them it can never be revealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HashReveal {
     /// Who commits and reveals.
     pub hotkey: Hotkey,
@@ -56,19 +52,13 @@ impl Mechanism {
 // === impl HashReveal ===
 
 impl HashReveal {
-    /// Draws a salt for this vector. `rng` must be secret, see [the module](super).
+    /// What this hotkey commits and reveals of a vector.
     ///
     /// # Errors
     /// When the vector's halves differ in length.
-    pub fn new(
-        hotkey: Hotkey,
-        mechanism: Mechanism,
-        vector: &SetWeights,
-        rng: &mut impl CryptoRng,
-    ) -> Result<Self, LengthsDiffer> {
-        aligned(vector)?;
-        let salt = (0..SALT_WORDS).map(|_| (rng.next_u32() >> 16) as u16).collect();
-        let SetWeights { uids, weights, version_key } = vector.clone();
+    pub fn new(hotkey: Hotkey, mechanism: Mechanism, said: RevealWeights) -> Result<Self, LengthsDiffer> {
+        let RevealWeights { uids, weights, version_key, salt } = said;
+        aligned(&uids, &weights)?;
         Ok(Self { hotkey, mechanism, uids, weights, salt, version_key })
     }
 

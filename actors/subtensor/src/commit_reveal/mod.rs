@@ -2,7 +2,8 @@
 //!
 //! A subnet with commit-reveal takes weights in one of two ways; the chain client asks the chain which and calls here:
 //!
-//! * **hash** ([`HashReveal`]): commit a hash, reveal the weights yourself an epoch later;
+//! * **hash** ([`HashReveal`]): commit a hash, reveal the weights yourself an epoch later; the salt comes with the weights,
+//!   and lies in the ledger by then;
 //! * **timelocked**, "CRv4" ([`TimelockedCommit`]): commit the weights encrypted to a future round of the drand randomness
 //!   beacon ([`RevealSchedule`] says which); the chain opens them itself when the round's signature is out.
 //!
@@ -25,7 +26,7 @@ pub use payload::{BadPayload, Payload, PayloadShape, UnknownVersion};
 pub use schedule::{BadSchedule, EpochRule, Head, RevealPoint, RevealSchedule};
 pub use timelock::{NotDecrypted, NotEncrypted, RoundSignature, TimelockedCommit, WrongSignature, decrypt, encrypt};
 
-use openvalidators_messages::subtensor::SetWeights;
+use openvalidators_messages::Uid;
 
 /// A weight vector whose two halves do not belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +38,7 @@ pub struct LengthsDiffer {
     pub weights: usize,
 }
 
-fn aligned(vector: &SetWeights) -> Result<(), LengthsDiffer> {
-    let (uids, weights) = (vector.uids.len(), vector.weights.len());
+fn aligned(uids: &[Uid], weights: &[u16]) -> Result<(), LengthsDiffer> {
+    let (uids, weights) = (uids.len(), weights.len());
     if uids == weights { Ok(()) } else { Err(LengthsDiffer { uids, weights }) }
 }

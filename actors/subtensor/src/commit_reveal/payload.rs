@@ -75,9 +75,9 @@ impl Payload {
     /// # Errors
     /// When the vector's halves differ in length.
     pub fn new(hotkey: Hotkey, vector: &SetWeights, shape: PayloadShape) -> Result<Self, LengthsDiffer> {
-        aligned(vector)?;
+        aligned(&vector.uids, &vector.weights)?;
         let hotkey = (shape == PayloadShape::WithHotkey).then_some(hotkey);
-        let SetWeights { uids, weights, version_key } = vector.clone();
+        let SetWeights { uids, weights, version_key, .. } = vector.clone();
         Ok(Self { hotkey, uids, weights, version_key })
     }
 

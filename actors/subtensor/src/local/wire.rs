@@ -7,7 +7,7 @@ use tokio_util::codec::LinesCodec;
 use super::node::{Answer, Request};
 
 /// Raised when either side would misread the other.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// A weight vector for 1024 uids, written out, has less than 16 KiB.
 pub(super) const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// A metagraph of 1024 neurons, written out, has less than 1 MiB.

@@ -14,6 +14,7 @@ use super::{
     runtime::{Item, Runtime},
     scale::{Fields, Unreadable, elements, some},
     state::{Items, State, unreadable},
+    weights::commits_by_hash,
 };
 use crate::commit_reveal::Mechanism;
 
@@ -21,6 +22,8 @@ use crate::commit_reveal::Mechanism;
 pub(crate) const MAX_NEURONS: usize = 4_096;
 /// Rao in a TAO, and in a unit of total stake.
 const RAO_PER_TAO: f64 = 1e9;
+/// The pallet's own, for a runtime that does not tell.
+const ACTIVITY_CUTOFF: u64 = 5_000;
 /// The whole, in the chain's 16-bit shares.
 const U16_WHOLE: f64 = 65_535.0;
 
@@ -62,6 +65,8 @@ pub(crate) async fn read(state: &State<'_>, mechanism: Mechanism) -> Result<Meta
         "WeightsVersionKey",
         "CommitRevealWeightsEnabled",
         "RevealPeriodEpochs",
+        "ActivityCutoffFactorMilli",
+        "ActivityCutoff",
         "SubnetOwnerHotkey",
         "LastEpochBlock",
         "SubnetEpochIndex",
@@ -79,6 +84,7 @@ pub(crate) async fn read(state: &State<'_>, mechanism: Mechanism) -> Result<Meta
 fn assemble(state: &State<'_>, netuid: Netuid, members: Members, items: &Items<'_>) -> Result<Metagraph, Unreadable> {
     let tempo = u64::from(items.get::<u16>("Tempo")?);
     let EpochPosition { last_epoch_block, epoch_index } = epoch_position(items, netuid, tempo, state.block)?;
+    let commit_reveal = items.find("CommitRevealWeightsEnabled")?.unwrap_or_default();
     let hyperparameters = Hyperparameters {
         tempo,
         min_allowed_weights: items.get("MinAllowedWeights")?,
@@ -86,8 +92,10 @@ fn assemble(state: &State<'_>, netuid: Netuid, members: Members, items: &Items<'
         max_weight_limit: items.find::<u16>("MaxWeightsLimit")?.map_or(1.0, share),
         weights_rate_limit: items.get("WeightsSetRateLimit")?,
         weights_version_key: items.get("WeightsVersionKey")?,
-        commit_reveal: items.find("CommitRevealWeightsEnabled")?.unwrap_or_default(),
+        commit_reveal,
+        commit_by_hash: commit_reveal && commits_by_hash(&state.runtime),
         reveal_period_epochs: items.find("RevealPeriodEpochs")?.unwrap_or_default(),
+        activity_cutoff: activity_cutoff(items, tempo)?,
         stake_threshold: tao(items.find::<u64>("StakeThreshold")?.unwrap_or_default()),
     };
     let Members { mut neurons, owner } = members;
@@ -102,6 +110,15 @@ fn assemble(state: &State<'_>, netuid: Netuid, members: Members, items: &Items<'
     let owner_uid = neurons.iter().find(|neuron| Some(neuron.hotkey) == owner).map(|neuron| neuron.uid);
     let block = Block(state.block);
     Ok(Metagraph { netuid, block, last_epoch_block, epoch_index, hyperparameters, owner_uid, neurons })
+}
+
+/// In thousandths of the tempo where the runtime counts so (`get_activity_cutoff_blocks` of the pallet, 2026); the number of
+/// blocks beside it means nothing any more then.
+fn activity_cutoff(items: &Items<'_>, tempo: u64) -> Result<u64, Unreadable> {
+    if let Some(factor) = items.find::<u32>("ActivityCutoffFactorMilli")? {
+        return Ok((u64::from(factor).saturating_mul(tempo) / 1_000).max(1));
+    }
+    Ok(items.find::<u16>("ActivityCutoff")?.map_or(ACTIVITY_CUTOFF, u64::from))
 }
 
 /// By the runtime's own record where it keeps one.

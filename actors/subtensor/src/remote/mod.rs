@@ -39,7 +39,7 @@ use async_trait::async_trait;
 use openvalidators_keys::HotkeySigner;
 use openvalidators_messages::{
     Axon, Block, Metagraph, Netuid, Uid,
-    subtensor::{ChainError, SetWeights, Submission},
+    subtensor::{ChainError, RevealWeights, SetWeights, Submission},
 };
 use openvalidators_runtime::SharedClock;
 use prometheus::IntCounter;
@@ -99,27 +99,6 @@ impl RemoteChain {
         Self { connection, runtimes, signer, mechanism, submitting }
     }
 
-    /// Commits a hash of weights, on a subnet that takes no other commits. What reveals them must have been written down
-    /// before.
-    ///
-    /// # Errors
-    /// See [`ChainError`].
-    pub async fn commit_hash(&self, reveal: &HashReveal) -> Result<Block, ChainError> {
-        let _turn = self.submitting.lock().await;
-        let call = weights::commit_hash(&self.head().await?.runtime, reveal.mechanism, reveal.commit_hash());
-        self.submit(&call.map_err(|error| unreadable("commit_hash", error))?).await
-    }
-
-    /// Reveals weights whose hash was committed; the chain takes them in the reveal epoch alone.
-    ///
-    /// # Errors
-    /// See [`ChainError`].
-    pub async fn reveal(&self, reveal: &HashReveal) -> Result<Block, ChainError> {
-        let _turn = self.submitting.lock().await;
-        let call = weights::reveal(&self.head().await?.runtime, reveal);
-        self.submit(&call.map_err(|error| unreadable("reveal", error))?).await
-    }
-
     async fn head(&self) -> Result<State<'_>, ChainError> {
         State::at_head(&self.connection, &self.runtimes).await
     }
@@ -149,12 +128,21 @@ impl Chain for RemoteChain {
         let _turn = self.submitting.lock().await;
         let head = self.head().await?;
         let (hotkey, clock) = (self.signer.hotkey(), self.connection.clock());
-        let weights::Plan { call, reveal_epoch } = weights::plan(&head, self.mechanism, hotkey, weights, clock).await?;
+        let weights::Plan { call, epochs } = weights::plan(&head, self.mechanism, hotkey, weights, clock).await?;
         let block = self.submit(&call).await?;
-        Ok(match reveal_epoch {
-            Some(reveal_epoch) => Submission::Committed { block, reveal_epoch },
+        Ok(match epochs {
+            Some(epochs) => Submission::Committed { block, reveal_epoch: epochs.reveal_epoch(block) },
             None => Submission::Set { block },
         })
+    }
+
+    async fn reveal_weights(&self, said: &RevealWeights) -> Result<Block, ChainError> {
+        const CALL: &str = "reveal_weights";
+        let _turn = self.submitting.lock().await;
+        let reveal = HashReveal::new(self.signer.hotkey(), self.mechanism, said.clone());
+        let reveal = reveal.map_err(|error| unreadable(CALL, Unreadable(error.to_string())))?;
+        let call = weights::reveal(&self.head().await?.runtime, &reveal);
+        self.submit(&call.map_err(|error| unreadable(CALL, error))?).await
     }
 
     async fn weights_of(&self, uid: Uid) -> Result<Vec<(Uid, u16)>, ChainError> {

@@ -1,5 +1,6 @@
 //! The client against a node double, and what only a node can do wrong.
 
+mod chopsticks;
 mod live;
 mod memory;
 mod misbehaving;

@@ -2,13 +2,14 @@
 
 use openvalidators_messages::{
     Block, Hotkey,
-    subtensor::{ChainError, SetWeights},
+    subtensor::{ChainError, RevealWeights, SetWeights},
 };
 use openvalidators_runtime::SharedClock;
 use rand::{SeedableRng, rngs::StdRng};
 use scale_value::Value;
 
 use super::{
+    epoch::by_modulo,
     extrinsic::Call,
     metagraph::{epoch_position, number},
     runtime::{Item, Runtime},
@@ -28,14 +29,29 @@ const REVEAL: [&str; 2] = ["reveal_mechanism_weights", "reveal_weights"];
 
 type Arguments = Vec<(&'static str, Value<()>)>;
 
-/// A call to send, and the epoch that reveals it if it is a commit.
+/// A call to send, and what says when it is revealed if it is a commit.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) call: Call,
-    pub(crate) reveal_epoch: Option<u64>,
+    pub(crate) epochs: Option<Epochs>,
 }
 
-/// Weights as they are, or timelocked where the subnet wants commits.
+/// The epochs of a subnet around a commit, as they are at the head.
+#[derive(Debug)]
+pub(crate) struct Epochs {
+    rule: EpochRule,
+    tempo: u16,
+    /// The one that runs.
+    index: u64,
+    reveal_period: u64,
+}
+
+/// Whether this runtime takes commits as hashes alone.
+pub(crate) fn commits_by_hash(runtime: &Runtime) -> bool {
+    !COMMIT_TIMELOCKED.iter().any(|call| runtime.has_call(call))
+}
+
+/// Weights as they are, or where the subnet wants commits: timelocked, or as a hash where the runtime knows no better.
 pub(crate) async fn plan(
     head: &State<'_>,
     mechanism: Mechanism,
@@ -59,9 +75,15 @@ pub(crate) async fn plan(
     let settings = head.items(&items).await?;
     let make = || {
         if !settings.find::<bool>("CommitRevealWeightsEnabled")?.unwrap_or_default() {
-            return Ok(Plan { call: set(&head.runtime, mechanism, weights)?, reveal_epoch: None });
+            return Ok(Plan { call: set(&head.runtime, mechanism, weights)?, epochs: None });
         }
-        timelocked(head, &settings, mechanism, hotkey, weights, clock.unix().as_secs_f64())
+        let epochs = Epochs::at(head, &settings, mechanism)?;
+        let call = if commits_by_hash(&head.runtime) {
+            hashed(&head.runtime, mechanism, hotkey, weights)?
+        } else {
+            timelocked(head, &settings, &epochs, mechanism, hotkey, weights, clock.unix().as_secs_f64())?
+        };
+        Ok(Plan { call, epochs: Some(epochs) })
     };
     make().map_err(|error| unreadable("submit_weights", error))
 }
@@ -75,54 +97,74 @@ pub(crate) fn set(runtime: &Runtime, mechanism: Mechanism, weights: &SetWeights)
     of_mechanism(runtime, SET, mechanism, arguments)
 }
 
+fn hashed(runtime: &Runtime, mechanism: Mechanism, hotkey: Hotkey, weights: &SetWeights) -> Result<Call, Unreadable> {
+    let SetWeights { uids, weights, version_key, salt } = weights.clone();
+    let salt = salt.ok_or_else(|| {
+        Unreadable(format!(
+            "the subnet takes commits as hashes alone (spec {}), and nothing was written down to reveal these weights with: \
+             they are made anew",
+            runtime.spec_version
+        ))
+    })?;
+    let reveal = HashReveal::new(hotkey, mechanism, RevealWeights { uids, weights, version_key, salt });
+    commit_hash(runtime, mechanism, reveal.map_err(|error| Unreadable(error.to_string()))?.commit_hash())
+}
+
 fn timelocked(
     head: &State<'_>,
     settings: &Items<'_>,
+    epochs: &Epochs,
     mechanism: Mechanism,
     hotkey: Hotkey,
     weights: &SetWeights,
     unix_seconds: f64,
-) -> Result<Plan, Unreadable> {
+) -> Result<Call, Unreadable> {
     let runtime = &head.runtime;
-    if !COMMIT_TIMELOCKED.iter().any(|call| runtime.has_call(call)) {
-        return Err(Unreadable(format!(
-            "the subnet takes commits by hash alone (spec {}), whose reveal this version does not time by itself: have its \
-             owner turn commit-reveal off, or the runtime upgraded",
-            runtime.spec_version
-        )));
-    }
     let wrong = |error: &dyn std::fmt::Display| Unreadable(error.to_string());
-    let tempo: u16 = settings.get("Tempo")?;
-    let reveal_period_epochs = settings.find("RevealPeriodEpochs")?.unwrap_or(1);
-    let rule = match settings.find::<u64>("LastEpochBlock")? {
-        Some(last) => EpochRule::Counted {
-            last_epoch: Block(last),
-            pending_epoch: Block(settings.find("PendingEpochAt")?.unwrap_or_default()),
-            blocks_since_last_step: settings.find("BlocksSinceLastStep")?.unwrap_or_default(),
-        },
-        None => EpochRule::Modulo { netuid: mechanism.netuid },
-    };
     let now = Head { block: Block(head.block), unix_seconds, block_seconds: block_seconds(runtime) };
-    let schedule = RevealSchedule { rule, tempo, reveal_period_epochs };
+    let Epochs { rule, tempo, reveal_period, .. } = *epochs;
+    let schedule = RevealSchedule { rule, tempo, reveal_period_epochs: reveal_period };
     let point = schedule.reveal_point(&now).map_err(|error| wrong(&error))?;
     let version = settings.find("CommitRevealWeightsVersion")?.unwrap_or(4);
     // Who could repeat this stream could read the weights before their time.
     let mut secret = StdRng::try_from_os_rng().map_err(|error| wrong(&error))?;
     let commit = TimelockedCommit::new(hotkey, weights, version, point.round, &mut secret);
     let commit = commit.map_err(|error| wrong(&error))?;
-    let call = commit_timelocked(runtime, mechanism, &commit)?;
-    let landing = head.block.saturating_add(1);
-    let position = epoch_position(settings, mechanism.netuid, u64::from(tempo), landing)?;
-    // A commit in a block whose epoch is due counts for the epoch after it.
-    let due = match rule {
-        EpochRule::Modulo { .. } => false,
-        EpochRule::Counted { last_epoch, pending_epoch, .. } => {
-            landing.saturating_sub(last_epoch.0) >= u64::from(tempo)
-                || (pending_epoch.0 > 0 && landing >= pending_epoch.0)
-        }
-    };
-    let reveal_epoch = position.epoch_index.saturating_add(u64::from(due)).saturating_add(reveal_period_epochs);
-    Ok(Plan { call, reveal_epoch: Some(reveal_epoch) })
+    commit_timelocked(runtime, mechanism, &commit)
+}
+
+// === impl Epochs ===
+
+impl Epochs {
+    fn at(head: &State<'_>, settings: &Items<'_>, mechanism: Mechanism) -> Result<Self, Unreadable> {
+        let tempo: u16 = settings.get("Tempo")?;
+        let reveal_period = settings.find("RevealPeriodEpochs")?.unwrap_or(1);
+        let rule = match settings.find::<u64>("LastEpochBlock")? {
+            Some(last) => EpochRule::Counted {
+                last_epoch: Block(last),
+                pending_epoch: Block(settings.find("PendingEpochAt")?.unwrap_or_default()),
+                blocks_since_last_step: settings.find("BlocksSinceLastStep")?.unwrap_or_default(),
+            },
+            None => EpochRule::Modulo { netuid: mechanism.netuid },
+        };
+        let index = epoch_position(settings, mechanism.netuid, u64::from(tempo), head.block)?.epoch_index;
+        Ok(Self { rule, tempo, index, reveal_period })
+    }
+
+    /// The epoch that reveals a commit of this block, a few after the head.
+    pub(crate) fn reveal_epoch(&self, block: Block) -> u64 {
+        let tempo = u64::from(self.tempo);
+        let epoch = match self.rule {
+            EpochRule::Modulo { netuid } => by_modulo(netuid, tempo, block.0).epoch_index,
+            // A commit in a block whose epoch is due counts for the epoch after it.
+            EpochRule::Counted { last_epoch, pending_epoch, .. } => {
+                let due =
+                    block.0.saturating_sub(last_epoch.0) >= tempo || (pending_epoch.0 > 0 && block >= pending_epoch);
+                self.index.saturating_add(u64::from(due))
+            }
+        };
+        epoch.saturating_add(self.reveal_period)
+    }
 }
 
 pub(crate) fn commit_timelocked(

@@ -16,6 +16,7 @@ use crate::{
 
 mod guarded;
 mod recovered;
+mod revealed;
 
 /// The neighbours and the chain, as far as weights can see them. It outlives the actor.
 struct World {
@@ -38,6 +39,8 @@ struct Chain {
     /// The vector of a commit and the epoch that reveals it.
     committed: Option<(Vec<(Uid, u16)>, u64)>,
     commit_reveal: bool,
+    /// Commits are hashes: nothing is revealed that we do not reveal.
+    by_hash: bool,
     reveals_fail: bool,
     /// Says it could not be reached although it took the weights.
     silent: bool,
@@ -47,6 +50,8 @@ struct Chain {
     taken: Vec<u64>,
     /// Everything it was asked to take.
     asked: Vec<SetWeights>,
+    /// Everything it was asked to reveal.
+    revealed: Vec<RevealWeights>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +61,8 @@ enum Kill {
     AfterSubmission,
     BeforeSettlement,
     AfterSettlement,
+    BeforeReveal,
+    AfterReveal,
 }
 
 type Shared = Rc<RefCell<World>>;
@@ -108,7 +115,30 @@ impl Chain {
         metagraph.last_epoch_block.0 = self.block / TEMPO * TEMPO;
         metagraph.neurons[0].last_update.0 = self.last_update;
         metagraph.hyperparameters.commit_reveal = self.commit_reveal;
+        metagraph.hyperparameters.commit_by_hash = self.by_hash;
         metagraph
+    }
+
+    /// As the pallet: in the reveal epoch alone, with the salt of the commit, and once.
+    fn reveal(&mut self, said: &RevealWeights) -> Result<Block, ChainError> {
+        self.revealed.push(said.clone());
+        self.block += 1;
+        let refuse = |name: &str| ChainError::FailedInBlock {
+            call: "reveal".into(),
+            block: Block(self.block),
+            name: name.into(),
+        };
+        let commit = self.asked.last().is_some_and(|asked| asked.salt.as_ref() == Some(&said.salt));
+        let (row, reveal_epoch) =
+            self.committed.clone().filter(|_| commit).ok_or_else(|| refuse("NoWeightsCommitFound"))?;
+        if self.reveals_fail || self.block / TEMPO != reveal_epoch {
+            return Err(refuse("ExpiredWeightCommit"));
+        }
+        (self.row, self.committed) = (row, None);
+        if self.silent {
+            return Err(ChainError::Unreachable { call: "reveal".into(), reason: "the socket closed".into() });
+        }
+        Ok(Block(self.block))
     }
 
     fn take(&mut self, message: &SetWeights) -> Result<Submission, ChainError> {
@@ -138,7 +168,8 @@ impl Chain {
     fn advance(&mut self, blocks: u64) {
         self.block += blocks;
         let epoch = self.block / TEMPO;
-        if let Some((row, _)) = self.committed.take_if(|(_, reveal_epoch)| epoch >= *reveal_epoch)
+        if !self.by_hash
+            && let Some((row, _)) = self.committed.take_if(|(_, reveal_epoch)| epoch >= *reveal_epoch)
             && !self.reveals_fail
         {
             self.row = row;
@@ -201,6 +232,15 @@ fn neighbours(world: &Shared) -> Neighbours {
             world.kill(Kill::AfterSubmission);
             answer
         }),
+        reveal_weights: door(world, |world, message: &RevealWeights| {
+            if world.kill_at == Some(Kill::BeforeReveal) {
+                world.kill(Kill::BeforeReveal);
+                return Err(ChainError::Unreachable { call: "reveal".into(), reason: "killed".into() });
+            }
+            let answer = world.chain.reveal(message);
+            world.kill(Kill::AfterReveal);
+            answer
+        }),
         read_weights: door(world, |world, _: &ReadWeights| Ok(world.chain.row.clone())),
     }
 }
@@ -213,11 +253,13 @@ impl Bench {
             row: vec![],
             committed: None,
             commit_reveal: false,
+            by_hash: false,
             reveals_fail: false,
             silent: false,
             refusals: vec![],
             taken: vec![],
             asked: vec![],
+            revealed: vec![],
         };
         let metagraphs = watch::Sender::new(Arc::new(chain.metagraph()));
         let world = World {
@@ -498,6 +540,7 @@ async fn intents_of_a_chain_that_is_gone_do_not_hold_up_the_new_one() {
         hotkeys: vec![key(1)],
         weights: vec![65_535],
         version_key: 0,
+        salt: None,
         basis: None,
     };
     let stored = |id, block, settlement| StoredIntent { id: IntentId(id), intent: intent(block), settlement };

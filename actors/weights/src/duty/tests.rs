@@ -15,12 +15,13 @@ fn intent(block: u64) -> WeightIntent {
         hotkeys: vec![key(1), key(2)],
         weights: vec![65_535, 300],
         version_key: 0,
+        salt: None,
         basis: None,
     }
 }
 
 fn attempt(block: u64, settlement: Settlement) -> Attempt {
-    Attempt { id: Some(IntentId(1)), intent: intent(block), settlement, saved: true }
+    Attempt { id: Some(IntentId(1)), intent: intent(block), settlement, saved: true, revealed_at: None }
 }
 
 fn failed(block: u64) -> Attempt {
@@ -200,6 +201,37 @@ fn a_commit_is_proved_only_by_the_row_after_its_reveal() {
 }
 
 #[test]
+fn a_hash_is_revealed_in_its_epoch_alone_and_not_at_every_block() {
+    let committed = Settlement::Committed { block: Block(MOMENT), reveal_epoch: EPOCH_INDEX + 1 };
+    let ours = |settlement: &Settlement, salt: bool, revealed_at: Option<u64>| {
+        let mut attempt = attempt(MOMENT, settlement.clone());
+        attempt.intent.salt = salt.then(|| vec![1; 8]);
+        attempt.revealed_at = revealed_at.map(Block);
+        attempt
+    };
+    let now = |epochs: u64, attempt: Attempt| {
+        let metagraph = Metagraph { epoch_index: EPOCH_INDEX + epochs, ..metagraph(4, MOMENT + TEMPO) };
+        is_to_be_revealed(&attempt, &[], &[], &metagraph, &WeightsConfig::default())
+    };
+    assert!(!now(0, ours(&committed, true, None)), "RevealTooEarly");
+    assert!(now(1, ours(&committed, true, None)));
+    assert!(!now(2, ours(&committed, true, None)), "ExpiredWeightCommit");
+    assert!(!now(1, ours(&committed, false, None)), "timelocked, or there is nothing to reveal it with");
+    assert!(!now(1, ours(&committed, true, Some(MOMENT + TEMPO - 9))), "a moment ago");
+    assert!(now(1, ours(&committed, true, Some(MOMENT + TEMPO - 10))));
+    assert!(!now(1, ours(&Settlement::Confirmed { block: Block(1) }, true, None)));
+
+    let shown = |revealed_at, older: &[Attempt]| {
+        let metagraph = Metagraph { epoch_index: EPOCH_INDEX + 1, ..metagraph(4, MOMENT + TEMPO) };
+        is_to_be_revealed(&ours(&committed, true, revealed_at), older, &row(), &metagraph, &WeightsConfig::default())
+    };
+    let same = [attempt(MOMENT - TEMPO, Settlement::Confirmed { block: Block(1) })];
+    assert!(!shown(None, &[]), "an earlier life revealed it");
+    assert!(shown(None, &same), "the row is of weights that were the same");
+    assert!(!shown(Some(MOMENT), &same), "it was revealed, and the chain holds it");
+}
+
+#[test]
 fn held_weights_are_sent_again_before_the_chain_counts_us_as_inactive() {
     let config = WeightsConfig::default();
     let confirmed = [failed(MOMENT + 1), attempt(MOMENT, Settlement::Confirmed { block: Block(MOMENT) })];
@@ -219,6 +251,12 @@ fn held_weights_are_sent_again_before_the_chain_counts_us_as_inactive() {
     assert_eq!(at(10, &|metagraph| metagraph.hyperparameters.min_allowed_weights = 3, &config), None);
     let never = WeightsConfig { resend_held_after_tempos: 0.0, ..WeightsConfig::default() };
     assert_eq!(at(99, &|_| (), &never), None);
+    // The chain has the last word: here it would count us as inactive after 1,000 blocks, 2.8 tempos.
+    let strict = |metagraph: &mut Metagraph| metagraph.hyperparameters.activity_cutoff = 1_000;
+    assert_eq!(at(0, &strict, &config), None);
+    assert!(at(1, &strict, &config).is_some(), "one more moment may fail before");
+    let shorter = |metagraph: &mut Metagraph| metagraph.hyperparameters.activity_cutoff = 100;
+    assert!(at(0, &shorter, &config).is_some(), "in every epoch, where a tempo is longer");
     let burns = WeightsConfig { when_empty: WhenEmpty::Owner, ..WeightsConfig::default() };
     assert_eq!(at(10, &|_| (), &burns), None);
     assert_eq!(held(&metagraph(4, MOMENT + 10 * TEMPO), &OWN, &[failed(MOMENT)], &config), None, "nothing was set");

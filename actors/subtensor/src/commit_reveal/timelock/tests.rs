@@ -49,7 +49,7 @@ struct Opened {
 
 fn vector(uids: u16) -> SetWeights {
     let weights = (0..uids).map(|uid| 65_535 - uid * 7).collect();
-    SetWeights { uids: (0..uids).map(|uid| Uid(uid * 3)).collect(), weights, version_key: 10_005_000 }
+    SetWeights { uids: (0..uids).map(|uid| Uid(uid * 3)).collect(), weights, version_key: 10_005_000, salt: None }
 }
 
 /// What this crate commits for 0, 1, 2, 64 and 256 uids, in both versions: the same bytes in every run.

@@ -70,6 +70,7 @@ impl Driven {
             uids: uids.iter().map(|uid| Uid(*uid)).collect(),
             weights: vec![1; uids.len()],
             version_key: 0,
+            salt: None,
         };
         self.in_next_block(async move { account.submit_weights(&weights).await }).await
     }

@@ -86,7 +86,7 @@ async fn a_validator_finds_everything_behind_the_socket() {
     while !chain.metagraph().await.unwrap().neurons[usize::from(uids[0].0)].validator_permit {
         head = chain.next_block(head).await.unwrap();
     }
-    let weights = SetWeights { uids: vec![uids[1], uids[2]], weights: vec![2, 1], version_key: 0 };
+    let weights = SetWeights { uids: vec![uids[1], uids[2]], weights: vec![2, 1], version_key: 0, salt: None };
     let Submission::Set { block } = chain.submit_weights(&weights).await.unwrap() else { panic!("committed") };
     assert!(block > head);
     assert_eq!(chain.weights_of(uids[0]).await.unwrap(), [(uids[1], 65535), (uids[2], 32768)]);

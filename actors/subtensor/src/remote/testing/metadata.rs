@@ -176,6 +176,10 @@ mod old {
     pub(super) enum Error {
         NeuronNoValidatorPermit,
         SettingWeightsTooFast,
+        NoWeightsCommitFound,
+        InvalidRevealCommitHashNotMatch,
+        ExpiredWeightCommit,
+        RevealTooEarly,
     }
 
     #[derive(TypeInfo)]
@@ -309,12 +313,14 @@ fn storage(new: bool) -> Vec<StorageEntryMetadata> {
             meta_type::<u64>(),
             0_u64.encode(),
         ),
+        by_netuid("ActivityCutoff", meta_type::<u16>(), 5_000_u16.encode()),
         plain("StakeThreshold", meta_type::<u64>(), 0_u64.encode()),
     ];
     if new {
         items.push(by_netuid("LastEpochBlock", meta_type::<u64>(), 0_u64.encode()));
         items.push(by_netuid("SubnetEpochIndex", meta_type::<u64>(), 0_u64.encode()));
         items.push(by_netuid("PendingEpochAt", meta_type::<u64>(), 0_u64.encode()));
+        items.push(by_netuid("ActivityCutoffFactorMilli", meta_type::<u32>(), 13_889_u32.encode()));
         items.push(plain("CommitRevealWeightsVersion", meta_type::<u16>(), 4_u16.encode()));
     } else {
         items.push(by_netuid("MaxWeightsLimit", meta_type::<u16>(), 1_000_u16.encode()));

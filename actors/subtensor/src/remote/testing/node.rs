@@ -273,6 +273,7 @@ impl World {
         if let Some(subnet) = &mut self.subnet {
             subnet.end_block(number);
             self.answers.insert("get_selective_metagraph", subnet.columns());
+            self.answers.insert("get_neurons_lite", subnet.rows());
             self.storage = subnet.storage();
         }
     }

@@ -1,14 +1,23 @@
 //! A subnet behind the node double: members, epochs, and rows of weights, changed by the transactions that were taken.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use openvalidators_messages::Hotkey;
+use openvalidators_messages::{Hotkey, Netuid, Uid};
 use scale_value::{Composite, Primitive, Value as Scale, ValueDef};
 use serde_json::{Value, json};
 
 use super::{
-    metadata::{self, NEW_SPEC},
+    metadata::{self, NEW_SPEC, OLD_SPEC},
     node::{NodeDouble, Played, Taken},
+};
+use crate::{
+    commit_reveal::{HashReveal, Mechanism},
+    remote::epoch::by_modulo,
 };
 
 /// What the runtime of mainnet says of itself in its columns.
@@ -19,7 +28,7 @@ pub struct SubnetNode {
     node: NodeDouble,
 }
 
-/// A subnet by the epoch rule of 2026 (`LastEpochBlock`).
+/// A subnet by the epoch rule of its node's runtime: recorded epochs (`LastEpochBlock`), or the modulo rule.
 pub struct Subnet {
     /// Its number.
     pub netuid: u16,
@@ -27,14 +36,18 @@ pub struct Subnet {
     pub tempo: u64,
     /// Stake that weights need, in rao.
     pub stake_threshold_rao: u64,
-    /// Whether weights are committed first. The double cannot open a commit: whoever plays the beacon calls
-    /// [`Subnet::reveal`].
+    /// Whether weights are committed first. A hash waits for its reveal, as in the older runtime. The double cannot open a
+    /// timelocked commit: whoever plays the beacon calls [`Subnet::reveal`].
     pub commit_reveal: bool,
     /// By uid.
     pub members: Vec<Member>,
     last_epoch: u64,
     epoch_index: u64,
+    /// By the older runtime: epochs by the modulo rule, commits as hashes.
+    is_old: bool,
     weights: BTreeMap<usize, Vec<(u16, u16)>>,
+    /// Hashes and the epochs they were committed in.
+    hashes: BTreeMap<usize, VecDeque<(Vec<u64>, u64)>>,
 }
 
 /// Who holds a uid.
@@ -70,7 +83,17 @@ pub struct Sent {
 impl SubnetNode {
     /// A node of the newer invented runtime, with a block every `block_time`. Needs a tokio runtime.
     pub async fn start(subnet: Subnet, block_time: Duration) -> Self {
-        let node = NodeDouble::start(Played::new(NEW_SPEC, metadata::new()), Duration::ZERO).await;
+        Self::of(Played::new(NEW_SPEC, metadata::new()), subnet, block_time).await
+    }
+
+    /// A node of the older one: neurons in rows, epochs by the modulo rule, commits as hashes.
+    pub async fn start_old(subnet: Subnet, block_time: Duration) -> Self {
+        let subnet = Subnet { is_old: true, ..subnet };
+        Self::of(Played::new(OLD_SPEC, metadata::old()), subnet, block_time).await
+    }
+
+    async fn of(runtime: Arc<Played>, subnet: Subnet, block_time: Duration) -> Self {
+        let node = NodeDouble::start(runtime, Duration::ZERO).await;
         {
             let mut world = node.world.lock();
             world.subnet = Some(subnet);
@@ -131,7 +154,9 @@ impl Subnet {
             members,
             last_epoch: 0,
             epoch_index: 0,
+            is_old: false,
             weights: BTreeMap::new(),
+            hashes: BTreeMap::new(),
         }
     }
 
@@ -172,6 +197,12 @@ impl Subnet {
                 self.members[place].last_update = block;
             }
             "commit_timelocked_mechanism_weights" if self.commit_reveal => self.members[place].last_update = block,
+            "commit_weights" if self.commit_reveal => {
+                self.members[place].last_update = block;
+                let epoch = self.epoch_at(block);
+                self.hashes.entry(place).or_default().push_back((arguments["commit_hash"].clone(), epoch));
+            }
+            "reveal_weights" => self.open(place, &arguments, block)?,
             "serve_axon" => {
                 let ip = std::net::Ipv4Addr::from(arguments["ip"][0] as u32);
                 self.members[place].axon = Some(SocketAddr::from((ip, arguments["port"][0] as u16)));
@@ -181,9 +212,43 @@ impl Subnet {
         Ok(())
     }
 
+    /// As `do_reveal_weights` of the pallet (spec 218), its period one epoch.
+    fn open(&mut self, place: usize, said: &BTreeMap<String, Vec<u64>>, block: u64) -> Result<(), &'static str> {
+        let words = |name: &str| said[name].iter().map(|number| *number as u16).collect::<Vec<_>>();
+        let reveal = HashReveal {
+            hotkey: self.members[place].hotkey,
+            mechanism: Mechanism { netuid: Netuid(self.netuid), index: 0 },
+            uids: words("uids").into_iter().map(Uid).collect(),
+            weights: words("values"),
+            salt: words("salt"),
+            version_key: said["version_key"][0],
+        };
+        let hash = reveal.commit_hash().map(u64::from).to_vec();
+        let now = self.epoch_at(block);
+        let commits = self.hashes.entry(place).or_default();
+        let found = commits.iter().position(|(committed, _)| *committed == hash);
+        let has_expired = |(_, epoch): &(Vec<u64>, u64)| now > epoch + 1;
+        match found.map(|found| (found, has_expired(&commits[found]), commits[found].1)) {
+            None if commits.iter().all(has_expired) => return Err("NoWeightsCommitFound"),
+            None => return Err("InvalidRevealCommitHashNotMatch"),
+            Some((_, true, _)) => return Err("ExpiredWeightCommit"),
+            Some((_, _, epoch)) if now < epoch + 1 => return Err("RevealTooEarly"),
+            Some((found, ..)) => commits.drain(..=found),
+        };
+        let row = reveal.uids.iter().map(|uid| uid.0).zip(reveal.weights).collect();
+        self.weights.insert(place, row);
+        Ok(())
+    }
+
+    fn epoch_at(&self, block: u64) -> u64 {
+        if self.is_old { by_modulo(Netuid(self.netuid), self.tempo, block).epoch_index } else { self.epoch_index }
+    }
+
     /// The epoch runs in its block.
     pub(crate) fn end_block(&mut self, block: u64) {
-        if block - self.last_epoch >= self.tempo {
+        if self.is_old {
+            self.epoch_index = self.epoch_at(block);
+        } else if block - self.last_epoch >= self.tempo {
             (self.last_epoch, self.epoch_index) = (block, self.epoch_index + 1);
         }
     }
@@ -211,6 +276,24 @@ impl Subnet {
         })
     }
 
+    /// As the older runtime's function answers.
+    pub(crate) fn rows(&self) -> Value {
+        let row = |(uid, member): (usize, &Member)| {
+            let (ip, port) = match member.axon {
+                Some(SocketAddr::V4(address)) => (u32::from(*address.ip()), address.port()),
+                _ => (0, 0),
+            };
+            let axon = json!({"block": 5, "version": AXON_VERSION, "ip": ip, "port": port, "ip_type": 4, "protocol": 4,
+                "placeholder1": 0, "placeholder2": 0});
+            let hotkey = format!("0x{}", hex::encode(member.hotkey.0));
+            json!({"hotkey": hotkey, "uid": uid, "active": true, "axon_info": axon,
+                "stake": [[hotkey, member.stake_rao]], "emission": 0, "incentive": 0, "consensus": 0,
+                "validator_trust": 0, "dividends": 0, "last_update": member.last_update,
+                "validator_permit": member.permit})
+        };
+        self.members.iter().enumerate().map(row).collect()
+    }
+
     pub(crate) fn storage(&self) -> Vec<(&'static str, Vec<u64>, Value)> {
         let netuid = u64::from(self.netuid);
         let mut items = vec![
@@ -224,6 +307,10 @@ impl Subnet {
         ];
         let rows = self.weights.iter().map(|(uid, row)| ("Weights", vec![netuid, *uid as u64], json!(row)));
         items.extend(rows);
+        let blocks = self.members.iter().enumerate();
+        items.extend(
+            blocks.map(|(uid, member)| ("BlockAtRegistration", vec![netuid, uid as u64], json!(member.registered_at))),
+        );
         items
     }
 }

@@ -1,36 +1,39 @@
 //! A real runtime behind a node of its own, where one is named.
 //!
-//! `SUBTENSOR_NODE` is the WebSocket address of a node that may be written to: chopsticks over a raw chain spec of
-//! subtensor, for one, with a subnet `SUBTENSOR_NETUID` on which the development key `//Charlie` is registered and has a
-//! permit, and nothing limits how often weights are set and axons served.
+//! `SUBTENSOR_CHAIN_SPEC` is a raw chain spec of subtensor, and a node is started and prepared from it (`chopsticks.rs`).
+//! `SUBTENSOR_NODE` is the WebSocket address of a node that runs already and may be written to, with a subnet
+//! `SUBTENSOR_NETUID` on which the development key `//Charlie` is registered and has a permit, and nothing limits how often
+//! weights are set and axons served.
 
 use std::{sync::Arc, time::Duration};
 
 use openvalidators_keys::HotkeySigner;
 use openvalidators_messages::{
-    Axon, Hotkey, Netuid, Uid,
-    subtensor::{ChainError, SetWeights, Submission},
+    Axon, Netuid, Uid,
+    subtensor::{ChainError, RevealWeights, SetWeights, Submission},
 };
 use openvalidators_runtime::SystemClock;
-use rand::{SeedableRng, rngs::StdRng};
 
-use super::changes;
-use crate::{
-    Chain,
-    commit_reveal::{HashReveal, Mechanism},
-    remote::RemoteChain,
-};
+use super::{changes, chopsticks::Chopsticks};
+use crate::{Chain, commit_reveal::Mechanism, remote::RemoteChain};
 
 /// The subnet's tempo is to be shorter.
 const MOST_REVEALS: usize = 20;
 
 #[tokio::test]
 async fn a_real_runtime_takes_our_transactions() {
-    let Ok(node) = std::env::var("SUBTENSOR_NODE") else {
-        println!("skipped: SUBTENSOR_NODE names no node");
-        return;
-    };
-    let netuid = std::env::var("SUBTENSOR_NETUID").unwrap_or_default().parse().unwrap_or(2);
+    if let Ok(node) = std::env::var("SUBTENSOR_NODE") {
+        let netuid = std::env::var("SUBTENSOR_NETUID").unwrap_or_default().parse().unwrap_or(2);
+        take(node, netuid).await;
+    }
+    let Some(node) = Chopsticks::start().await else { return };
+    take(node.url(), node.netuid).await;
+    println!("once more with commit-reveal");
+    node.commit_reveal_on();
+    take(node.url(), node.netuid).await;
+}
+
+async fn take(node: String, netuid: u16) {
     let signer = Arc::new(HotkeySigner::from_uri("//Charlie").unwrap());
     let hotkey = signer.hotkey();
     let mechanism = Mechanism { netuid: Netuid(netuid), index: 0 };
@@ -55,22 +58,17 @@ async fn a_real_runtime_takes_our_transactions() {
 
     let mut weights = vec![1_000; uids.len()];
     weights[0] = u16::MAX;
-    let sent = SetWeights { uids: uids.clone(), weights: weights.clone(), version_key: 0 };
-    match chain.submit_weights(&sent).await {
-        Ok(submission) => {
-            println!("submit_weights: {submission:?}");
-            assert!(matches!(submission, Submission::Set { .. }));
-        }
-        // Old runtimes with commit-reveal on.
-        Err(ChainError::BadAnswer { reason, .. }) if reason.contains("commits by hash alone") => {
-            by_hash(&chain, &hotkey, mechanism, &sent).await;
-        }
-        Err(error) => panic!("{error}"),
+    let sent = SetWeights { uids: uids.clone(), weights: weights.clone(), version_key: 0, salt: Some(vec![7; 8]) };
+    let submission = chain.submit_weights(&sent).await.unwrap();
+    println!("submit_weights: {submission:?}");
+    // Old runtimes with commit-reveal on.
+    if matches!(submission, Submission::Committed { .. }) {
+        reveal(&chain, sent).await;
     }
     let row = chain.weights_of(uid).await.unwrap();
     assert_eq!(row, uids.into_iter().zip(weights).collect::<Vec<_>>());
 
-    let wrong = SetWeights { uids: vec![Uid(4_000)], weights: vec![1], version_key: 0 };
+    let wrong = SetWeights { uids: vec![Uid(4_000)], weights: vec![1], version_key: 0, salt: None };
     let refused = chain.submit_weights(&wrong).await.unwrap_err();
     println!("an unknown uid: {refused:?}");
 
@@ -82,12 +80,11 @@ async fn a_real_runtime_takes_our_transactions() {
     }
 }
 
-/// Commits, and reveals as soon as the chain lets it: each attempt that comes too early is a block further.
-async fn by_hash(chain: &RemoteChain, hotkey: &Hotkey, mechanism: Mechanism, weights: &SetWeights) {
-    let reveal = HashReveal::new(*hotkey, mechanism, weights, &mut StdRng::seed_from_u64(1)).unwrap();
-    println!("commit_hash: {:?}", chain.commit_hash(&reveal).await.unwrap());
+/// Reveals as soon as the chain lets us: each attempt that comes too early is a block further.
+async fn reveal(chain: &RemoteChain, SetWeights { uids, weights, version_key, salt }: SetWeights) {
+    let said = RevealWeights { uids, weights, version_key, salt: salt.unwrap() };
     for _ in 0..MOST_REVEALS {
-        match chain.reveal(&reveal).await {
+        match chain.reveal_weights(&said).await {
             Ok(block) => {
                 println!("revealed in block {block}");
                 return;

@@ -89,6 +89,7 @@ async fn columns_of_the_newer_runtime_are_read_at_one_block() {
     // Not stored: the metadata's defaults.
     assert_eq!((rules.min_allowed_weights, rules.weights_rate_limit, rules.reveal_period_epochs), (1_024, 100, 1));
     assert!((rules.stake_threshold - 1_000.0).abs() < 1e-9 && (rules.max_weight_limit - 1.0).abs() < 1e-9);
+    assert_eq!(rules.activity_cutoff, 13_889 * 99 / 1_000, "by the tempo: `ActivityCutoff` means nothing here");
     let [validator, miner, silent] = &metagraph.neurons[..] else { panic!("{metagraph:?}") };
     assert_eq!((validator.uid, validator.hotkey), (Uid(0), Hotkey([1; 32])));
     assert!(validator.validator_permit && validator.active && (validator.stake - 1_500.0).abs() < 1e-9);
@@ -115,6 +116,7 @@ async fn rows_of_the_older_runtime_give_the_same_kind_of_metagraph() {
     let expected = by_modulo(NETUID, 10, 20);
     assert_eq!((metagraph.last_epoch_block, metagraph.epoch_index), (expected.last_epoch_block, expected.epoch_index));
     assert!((metagraph.hyperparameters.max_weight_limit - 1_000.0 / 65_535.0).abs() < 1e-12);
+    assert_eq!(metagraph.hyperparameters.activity_cutoff, 5_000);
 }
 
 #[tokio::test]

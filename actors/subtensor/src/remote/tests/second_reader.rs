@@ -49,11 +49,12 @@ fn ours(recorded: &Recorded, runtime: &Runtime) -> Call {
         uids: words(&said[uids]).into_iter().map(Uid).collect(),
         weights: words(&said[weights]),
         version_key: number("version_key"),
+        salt: None,
     };
     match recorded.call.as_str() {
         "set_weights" | "set_mechanism_weights" => set(runtime, mechanism, &vector("dests", "weights")).unwrap(),
         "reveal_weights" | "reveal_mechanism_weights" => {
-            let SetWeights { uids, weights, version_key } = vector("uids", "values");
+            let SetWeights { uids, weights, version_key, .. } = vector("uids", "values");
             let salt = words(&said["salt"]);
             let revealed = HashReveal { hotkey: signer().hotkey(), mechanism, uids, weights, salt, version_key };
             reveal(runtime, &revealed).unwrap()

@@ -4,9 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use openvalidators_messages::{
     Axon, Block, Uid,
-    subtensor::{ChainError, SetWeights, Submission},
+    subtensor::{ChainError, RevealWeights, SetWeights, Submission},
 };
-use rand::{SeedableRng, rngs::StdRng};
 use scale_value::Value as Scale;
 use serde_json::{Value, json};
 
@@ -17,12 +16,12 @@ use super::{
     reading::{columns, new_node, old_node},
     signer,
 };
-use crate::{Chain, commit_reveal::HashReveal};
+use crate::{Chain, commit_reveal::HashReveal, remote::epoch::by_modulo};
 
 pub(crate) const QUICK: Duration = Duration::from_millis(15);
 
 pub(crate) fn weights() -> SetWeights {
-    SetWeights { uids: vec![Uid(1), Uid(2)], weights: vec![65_535, 77], version_key: 204 }
+    SetWeights { uids: vec![Uid(1), Uid(2)], weights: vec![65_535, 77], version_key: 204, salt: None }
 }
 
 fn numbers(numbers: &[u64]) -> Scale<()> {
@@ -91,22 +90,28 @@ async fn a_subnet_with_commit_reveal_gets_a_timelocked_commit() {
 }
 
 #[tokio::test]
-async fn a_runtime_without_timelocked_commits_is_told_not_guessed() {
+async fn a_hash_that_nothing_could_reveal_is_not_committed() {
     let node = old_node(QUICK).await;
     commit_reveal_on(&node);
     let error = chain(&[&node]).submit_weights(&weights()).await.unwrap_err().to_string();
-    assert!(error.contains("commits by hash alone"), "{error}");
+    assert!(error.contains("commits as hashes alone"), "{error}");
     assert!(node.world.lock().taken.is_empty());
 }
 
 #[tokio::test]
 async fn a_hash_is_committed_and_revealed() {
     let node = old_node(QUICK).await;
+    commit_reveal_on(&node);
     let chain = chain(&[&node]);
-    let hotkey = signer().hotkey();
-    let reveal = HashReveal::new(hotkey, MECHANISM, &weights(), &mut StdRng::seed_from_u64(1)).unwrap();
-    chain.commit_hash(&reveal).await.unwrap();
-    chain.reveal(&reveal).await.unwrap();
+    assert!(chain.metagraph().await.unwrap().hyperparameters.commit_by_hash);
+    let salt: Vec<u16> = (1..=8).collect();
+    let SetWeights { uids, weights, version_key, .. } = weights();
+    let said = RevealWeights { uids: uids.clone(), weights: weights.clone(), version_key, salt: salt.clone() };
+    let vector = SetWeights { uids, weights, version_key, salt: Some(salt) };
+    let Submission::Committed { block, reveal_epoch } = chain.submit_weights(&vector).await.unwrap() else { panic!() };
+    assert_eq!(reveal_epoch, by_modulo(NETUID, 10, block.0).epoch_index + 1);
+    chain.reveal_weights(&said).await.unwrap();
+    let reveal = HashReveal::new(signer().hotkey(), MECHANISM, said).unwrap();
     let taken = node.world.lock().taken.clone();
     assert_eq!(taken.iter().map(|taken| taken.call.as_str()).collect::<Vec<_>>(), ["commit_weights", "reveal_weights"]);
     let hash: Vec<_> = reveal.commit_hash().iter().map(|byte| u64::from(*byte)).collect();
