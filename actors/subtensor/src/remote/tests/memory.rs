@@ -1,8 +1,10 @@
-//! What many syncs of a large subnet leave behind: nothing. Client and double are one process, so both are measured.
+//! What syncs of a large subnet cost, and what many of them leave behind: nothing. Client and double are one process, so the
+//! memory of both is measured; the double has threads of its own, so the processor time is the client's.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::runtime::Builder;
 
 use super::{chain, reading};
 use crate::Chain;
@@ -11,6 +13,8 @@ use crate::Chain;
 const NEURONS: usize = 1_024;
 /// Until every buffer and pool has its size.
 const WARM_UP: usize = 200;
+/// Processor time of one sync.
+const MOST_CPU_MS: f64 = 150.0;
 /// How much more the process may hold in the end.
 const MOST_GROWTH_KIB: u64 = 2_048;
 
@@ -34,28 +38,41 @@ fn large(columns: &Value) -> Value {
     columns
 }
 
-#[tokio::test]
+/// Time of this thread on a core, by the kernel's scheduler.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
 #[ignore = "takes minutes, and measures the whole process: run it alone, with SYNCS=10000 for as many"]
-async fn memory_is_flat_over_many_syncs() {
+fn memory_is_flat_over_many_syncs() {
     let syncs: usize = std::env::var("SYNCS").ok().and_then(|syncs| syncs.parse().ok()).unwrap_or(1_000);
-    let node = reading::new_node(Duration::ZERO).await;
+    let theirs = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let node = theirs.block_on(reading::new_node(Duration::ZERO));
     node.world.lock().answers.insert("get_selective_metagraph", large(&reading::columns()));
     let chain = chain(&[&node]);
-    let mut before = 0;
+    let ours = Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut before, mut spent) = (0, Duration::ZERO);
     for sync in 0..WARM_UP + syncs {
-        assert_eq!(chain.metagraph().await.unwrap().neurons.len(), NEURONS);
+        if sync == WARM_UP {
+            (before, spent) = (resident_kib(), Duration::ZERO);
+        }
+        let begin = cpu();
+        assert_eq!(ours.block_on(chain.metagraph()).unwrap().neurons.len(), NEURONS);
+        spent += cpu() - begin;
         let mut world = node.world.lock();
         world.asked.clear();
         world.make_block();
-        if sync == WARM_UP {
-            before = resident_kib();
-        }
     }
     // The double keeps its blocks.
     let blocks = (syncs * std::mem::size_of::<super::node::Block>()) as u64 / 1_024;
     let after = resident_kib();
+    let each = spent.as_secs_f64() * 1e3 / syncs as f64;
     println!(
-        "{syncs} syncs of {NEURONS} neurons: {before} KiB before, {after} KiB after, of it {blocks} KiB of blocks"
+        "{syncs} syncs of {NEURONS} neurons: {before} KiB before, {after} KiB after, of it {blocks} KiB of blocks; \
+         {each:.1} ms of processor time each"
     );
+    assert!(each < MOST_CPU_MS, "{each:.1} ms");
     assert!(after < before + blocks + MOST_GROWTH_KIB);
 }
