@@ -19,6 +19,8 @@ peer() {
 }
 # The SDK with axons and dendrites, its wallet and its time locks.
 peer sdk10 bittensor==10.5.0 bittensor-wallet==4.1.1 bittensor-drand==2.0.0
+# The SDK before it, with the client of the chain that it was made for: the next major one has another codec.
+peer sdk9 bittensor==9.12.2 'async-substrate-interface<2'
 # The SDK after it, with signed requests.
 peer sdk11 bittensor==11.3.0
 # The last wallet that reads every old keyfile.
@@ -28,3 +30,10 @@ peer wandb wandb==0.31.0
 peer wandb15 wandb==0.15.3 'setuptools<80'
 # What analysts read tables with.
 peer tables pandas==2.0.3 pyarrow==14.0.2 polars==2.1.0 duckdb==2.0.0
+
+# A node that runs subtensor's own runtime, for who has a chain spec (tests/README.md).
+if [ -n "${SUBTENSOR_CHAIN_SPEC:-}" ] && [ ! -e "$peers/chopsticks/node_modules/.bin/chopsticks" ]; then
+  mkdir -p "$peers/chopsticks" &&
+    npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$peers/chopsticks" @acala-network/chopsticks@1.1.0 >/dev/null 2>&1 ||
+    echo "@acala-network/chopsticks could not be installed: the tests of a real runtime are skipped"
+fi

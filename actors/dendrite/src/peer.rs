@@ -1,4 +1,4 @@
-//! Miners that run the real SDKs: 10 with its axon, 11 with its signed requests. `tests/peers.sh` installs them.
+//! Miners that run the real SDKs: 9 and 10 with their axons, 11 with its signed requests. `tests/peers.sh` installs them.
 
 use std::{
     io::{BufRead, BufReader},
@@ -71,7 +71,12 @@ impl Miner {
     }
 
     fn of_sdk_10() -> Option<Self> {
-        Self::start("sdk10", "synapse_miner.py", &["//Bob", &ss58::encode(&charlie().hotkey())])
+        Self::of_synapses("sdk10")
+    }
+
+    /// The axon of SDK 6 to 10.
+    fn of_synapses(sdk: &str) -> Option<Self> {
+        Self::start(sdk, "synapse_miner.py", &["//Bob", &ss58::encode(&charlie().hotkey())])
     }
 
     fn of_sdk_11() -> Option<Self> {
@@ -96,14 +101,69 @@ fn charlie() -> Arc<HotkeySigner> {
 async fn the_real_axon_serves_a_fan_out() {
     let Some(miner) = Miner::of_sdk_10() else { return };
     for declared in [10_005_000, 11_003_000] {
-        let (dendrite, _) = dendrite(local(), SystemClock::shared());
-        let mut asked = query(&[miner.address; 8], PATIENCE);
-        asked.miners.iter_mut().for_each(|miner| miner.axon.version = declared);
-        for completion in dendrite.query(asked).await {
-            assert_eq!((completion.outcome, completion.status_code), (QueryOutcome::Answered, 200), "{completion:?}");
-            assert_eq!(completion.text, "echo: it's \"quoted\"\n\\ café 😀 \u{200b}");
-        }
+        fan_out(&miner, declared).await;
     }
+}
+
+/// Eight queries at once, of awkward text, to a miner that declares this version.
+async fn fan_out(miner: &Miner, declared: u32) {
+    let (dendrite, _) = dendrite(local(), SystemClock::shared());
+    let mut asked = query(&[miner.address; 8], PATIENCE);
+    asked.miners.iter_mut().for_each(|miner| miner.axon.version = declared);
+    for completion in dendrite.query(asked).await {
+        assert_eq!((completion.outcome, completion.status_code), (QueryOutcome::Answered, 200), "{completion:?}");
+        assert_eq!(completion.text, "echo: it's \"quoted\"\n\\ café 😀 \u{200b}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_axon_of_the_sdk_before_serves_a_fan_out() {
+    let Some(miner) = Miner::of_synapses("sdk9") else { return };
+    fan_out(&miner, 9_012_002).await;
+}
+
+/// What 256 queries cost us, beside the SDK's own dendrite on the same axon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, printed: run it alone"]
+async fn what_a_query_costs_beside_the_real_dendrite() {
+    const QUERIES: usize = 256;
+    const ROUNDS: usize = 3;
+    let Some(miner) = Miner::of_sdk_10() else { return };
+    let (dendrite, _) = dendrite(local(), SystemClock::shared());
+    let clock = SystemClock::shared();
+    for round in 0..ROUNDS {
+        let mut asked = query(&[miner.address; QUERIES], Duration::from_secs(600));
+        asked.messages = Arc::new(["it's a prompt\n".repeat(150)]);
+        let (cpu, begin) = (cpu_seconds(), clock.now());
+        let completions = dendrite.query(asked).await;
+        let (cpu, wall) = (cpu_seconds() - cpu, clock.now() - begin);
+        let answered = completions.iter().filter(|one| one.outcome == QueryOutcome::Answered).count();
+        println!("ours, round {round}: {:.0} us a query, {answered} answered, {wall:.1?}", cpu / QUERIES as f64 * 1e6);
+    }
+    let mut command = Command::new(python("sdk10").unwrap());
+    let (ip, port) = (miner.address.ip().to_string(), miner.address.port().to_string());
+    let counts = [QUERIES, ROUNDS].map(|count| count.to_string());
+    command.arg(script("dendrite_cpu.py")).args(["//Alice", &ss58::encode(&bob()), &ip, &port]).args(counts);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let rounds = said
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(cpu, answered)| Some((cpu.parse::<f64>().ok()?, answered.parse::<usize>().ok()?)));
+    let rounds: Vec<_> = rounds.collect();
+    assert_eq!(rounds.len(), ROUNDS, "{said} {}", String::from_utf8_lossy(&output.stderr));
+    for (round, (cpu, answered)) in rounds.into_iter().enumerate() {
+        println!("the SDK's, round {round}: {:.0} us a query, {answered} answered", cpu / QUERIES as f64 * 1e6);
+    }
+}
+
+/// Time on a core of every thread of this process, by the kernel's scheduler.
+fn cpu_seconds() -> f64 {
+    let of = |task: std::fs::DirEntry| -> u64 {
+        let stat = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        stat.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or_default()
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().flatten().map(of).sum::<u64>() as f64 / 1e9
 }
 
 /// And it refuses the same from who is not verified, which the tests of the axon show.
@@ -166,7 +226,7 @@ async fn the_real_sdk_11_refuses_what_was_tampered_with() {
         insert(&mut headers, name, value);
         headers
     };
-    let now = openvalidators_runtime::Clock::unix(&*SystemClock::shared());
+    let now = SystemClock::shared().unix();
     let shifted = |unix: Duration| at(Arc::new(DrivenClock::new(unix)));
     let signing = Signing::new(alice(), SystemClock::shared());
     let good = signed();
