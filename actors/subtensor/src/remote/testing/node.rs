@@ -317,8 +317,9 @@ impl World {
                 let runtime = self.runtime(number);
                 let none: Vec<u64> = Vec::new();
                 let events = encode_storage_key("System", "Events", none, &runtime.metadata, runtime.metadata.types());
-                assert_eq!(params[0], hex(events.unwrap()), "only events are read one by one");
-                Ok(hex(&self.blocks[number as usize].events))
+                // The one other item that is asked for alone is the time, which this chain does not keep.
+                let is_asked = params[0] == hex(events.unwrap());
+                Ok(if is_asked { hex(&self.blocks[number as usize].events) } else { Value::Null })
             }
             "state_queryStorageAt" => {
                 let number = block(1)?;
