@@ -312,6 +312,7 @@ impl Topology {
                 folder: config.state_dir.clone(),
                 ledger: doors.ledger_reader(),
                 scores: doors.weights.read_scores.clone(),
+                head: doors.gating.read_head.clone(),
                 metagraph: metagraph.clone(),
                 metrics: reporting_metrics.clone(),
                 clock: clock.clone(),

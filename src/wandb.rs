@@ -35,6 +35,7 @@ pub(crate) fn about(config: &Config, hotkey: &Hotkey, spec_version: u32) -> RunA
         notes: wandb.notes.clone(),
         tags,
         config: reference_flags::as_reference(config),
+        gating_model: config.gating.model.to_string(),
     }
 }
 

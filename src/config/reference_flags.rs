@@ -38,7 +38,6 @@ enum Means {
     AbsentSwitch(&'static str),
 }
 
-const NO_ARTIFACT: &str = "this version sends no artifact; the gating head is in the ledger of --state-dir";
 const NO_MOCKS: &str = "there are no mocks here: `openvalidators run` starts a real network on this machine instead";
 
 const FLAGS: &[Flag] = &[
@@ -93,7 +92,7 @@ const FLAGS: &[Flag] = &[
     flag("wandb.weights_step_length", Means::AbsentValue("openvalidators 1.2.0 never read it")),
     flag("wandb.run_step_length", Means::Sets(&["reporting.wandb.run_step_length"])),
     flag("wandb.notes", Means::SetsText("reporting.wandb.notes")),
-    flag("wandb.track_gating_model", Means::AbsentSwitch(NO_ARTIFACT)),
+    flag("wandb.track_gating_model", Means::On(&["reporting.wandb.track_gating_model"])),
     flag("wallet.name", Means::SetsText("wallet.name")),
     flag("wallet.hotkey", Means::SetsText("wallet.hotkey")),
     flag("wallet.path", Means::SetsText("wallet.path")),
@@ -309,7 +308,8 @@ mod tests {
     #[test]
     fn the_flags_of_wandb_are_those_of_the_reference() {
         let command = clap::Command::new("run").args(arguments());
-        let given = "run --wandb.offline --wandb.project_name 1 --wandb.entity mine --wandb.run_step_length 7 --wandb.notes true";
+        let given = "run --wandb.offline --wandb.project_name 1 --wandb.entity mine --wandb.run_step_length 7 --wandb.notes true \
+             --wandb.track_gating_model";
         let mut layers = Layers::default();
         layers.add_defaults(crate::config::DEFAULT_TOML).unwrap();
         apply(&command.try_get_matches_from(given.split_whitespace()).unwrap(), &mut layers).unwrap();
@@ -317,7 +317,7 @@ mod tests {
         wandb.check().unwrap();
         assert_eq!(wandb.mode, openvalidators_reporting::wandb::Mode::Offline);
         assert_eq!((&*wandb.project_name, &*wandb.entity, &*wandb.notes), ("1", "mine", "true"));
-        assert_eq!(wandb.run_step_length, 7);
+        assert_eq!((wandb.run_step_length, wandb.track_gating_model), (7, true));
     }
 
     #[test]
@@ -349,8 +349,8 @@ mod tests {
     #[test]
     fn a_flag_without_an_effect_says_why() {
         let command = clap::Command::new("run").args(arguments());
-        let matches = command.try_get_matches_from(["run", "--wandb.track_gating_model"]).unwrap();
+        let matches = command.try_get_matches_from(["run", "--neuron.mock_dataset"]).unwrap();
         let error = apply(&matches, &mut Layers::default()).unwrap_err().to_string();
-        assert!(error.contains("--wandb.track_gating_model") && error.contains("artifact"), "{error}");
+        assert!(error.contains("--neuron.mock_dataset") && error.contains("no mocks"), "{error}");
     }
 }

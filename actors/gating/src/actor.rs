@@ -7,7 +7,7 @@ use actix::{
 };
 use openvalidators_messages::{
     Hotkey, Metagraph, Sequence,
-    gating::{Apply, NobodyToAsk, Route, Routing},
+    gating::{Apply, HeadTable, NobodyToAsk, ReadHead, Route, Routing},
     inference::Embed,
     ledger::{SaveSnapshot, Snapshot},
     rewards::FoldError,
@@ -23,6 +23,7 @@ use crate::{
     recovery::{Ledger, OWNER, read_gap, recover},
     router::Router,
     snapshot::encode,
+    state::State,
 };
 
 /// The ways into the gating actor.
@@ -34,6 +35,8 @@ pub struct Mailboxes {
     pub route: Mailbox<Route>,
     /// Folds.
     pub apply: Mailbox<Apply>,
+    /// See [`ReadHead`].
+    pub read_head: Mailbox<ReadHead>,
 }
 
 /// What the gating actor lives among.
@@ -72,13 +75,14 @@ impl Mailboxes {
     /// When the registry has an inbox of this name already.
     pub fn new(capacity: usize, registry: &Registry) -> Result<Self, prometheus::Error> {
         let inbox = Inbox::new(OWNER, capacity, registry)?;
-        Ok(Self { route: inbox.mailbox(), apply: inbox.mailbox(), inbox })
+        Ok(Self { route: inbox.mailbox(), apply: inbox.mailbox(), read_head: inbox.mailbox(), inbox })
     }
 
     /// Points every mailbox at a fresh actor.
     pub fn attach(&self, actor: &Addr<GatingActor>) {
         self.route.attach(actor);
         self.apply.attach(actor);
+        self.read_head.attach(actor);
     }
 }
 
@@ -156,6 +160,17 @@ impl Handler<Envelope<Apply>> for GatingActor {
             actor.folded(latest, count, context);
             Ok(loss)
         })))
+    }
+}
+
+impl Handler<Envelope<ReadHead>> for GatingActor {
+    /// Beside others: a copy of megabytes, made on a worker.
+    type Result = WhileAwaited<HeadTable>;
+
+    fn handle(&mut self, envelope: Envelope<ReadHead>, _: &mut Self::Context) -> Self::Result {
+        let (ReadHead, place) = envelope.open();
+        let router = self.router.clone();
+        WhileAwaited::new(place, on_worker(move || router.with_state(State::head_table)))
     }
 }
 

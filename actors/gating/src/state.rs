@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use openvalidators_messages::{Block, Hotkey, PromptEmbedding, Sequence, StepOutcome, StepRecord, Uid};
+use openvalidators_messages::{
+    Block, Hotkey, PromptEmbedding, Sequence, StepOutcome, StepRecord, Uid,
+    gating::{HeadRow, HeadTable},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     forecast::{self, Memory},
-    head::{Head, NotTrained, Training},
+    head::{Head, NotTrained, Row, Training},
 };
 
 /// What folding a step goes by.
@@ -91,6 +94,17 @@ impl State {
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// The head as others get it.
+    #[must_use]
+    pub fn head_table(&self) -> HeadTable {
+        let row = |(hotkey, row): (&Hotkey, &Row)| HeadRow {
+            uid: row.uid,
+            hotkey: *hotkey,
+            parameters: row.parameters.clone(),
+        };
+        HeadTable { sequence: self.sequence, width: self.head.width(), rows: self.head.rows().map(row).collect() }
     }
 
     /// What forecasts are made from.

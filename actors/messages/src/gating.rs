@@ -57,6 +57,33 @@ pub struct Apply {
     pub outcome: Arc<StepOutcome>,
 }
 
+/// Asks for the gating head of openvalidators 1.2.0 as it is now.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "HeadTable")]
+pub struct ReadHead;
+
+/// The gating head after a step: a linear layer from a prompt's embedding to one score for each hotkey.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeadTable {
+    /// The latest step in it.
+    pub sequence: Sequence,
+    /// Numbers of an embedding; 0 before the first step taught it anything.
+    pub width: usize,
+    /// No uid appears twice.
+    pub rows: Vec<HeadRow>,
+}
+
+/// What belongs to one hotkey.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadRow {
+    /// Its place.
+    pub uid: Uid,
+    /// Whose.
+    pub hotkey: Hotkey,
+    /// `width` weights, then the bias.
+    pub parameters: Vec<f32>,
+}
+
 /// Not one miner of the subnet can be asked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("nobody to ask: of {neurons} neurons at block {block} none is a serving miner other than ourselves")]

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use openvalidators_messages::{
     Metagraph, Sequence,
+    gating::ReadHead,
     ledger::{LedgerError, ReadSteps, StoredStep},
     weights::ReadScores,
 };
@@ -41,6 +42,8 @@ pub struct ReportingParts {
     pub ledger: LedgerReader,
     /// Where the scores of the uids come from.
     pub scores: Mailbox<ReadScores>,
+    /// Where the gating head comes from, for wandb.
+    pub head: Mailbox<ReadHead>,
     /// Who holds which uid.
     pub metagraph: watch::Receiver<Arc<Metagraph>>,
     /// What is counted.
@@ -114,9 +117,10 @@ impl ReportingActor {
 
     /// Reports to wandb until `stop`, where it is on. By a cursor of its own: trouble of one log is none of the other.
     fn report_to_wandb(&self, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + 'static {
-        let ReportingParts { config, scores, metagraph, clock, offset, wandb, .. } = &self.parts;
+        let ReportingParts { config, scores, head, metagraph, clock, offset, wandb, .. } = &self.parts;
         let around = wandb::Around {
             scores: scores.clone(),
+            head: head.clone(),
             metagraph: metagraph.clone(),
             clock: clock.clone(),
             offset: *offset,

@@ -56,7 +56,7 @@ pub fn step(sequence: u64) -> StoredStep {
         filters: vec![column("blacklist_filter", [Some(1.0), Some(0.0)])],
         rewards: vec![Reward::new(0.4).unwrap(), Reward::ZERO],
         best: Some(0),
-        gating_loss: None,
+        gating_loss: Some(0.125),
     };
     StoredStep {
         sequence: Sequence(sequence),

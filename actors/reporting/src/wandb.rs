@@ -9,6 +9,7 @@
 //! same. Nothing here slows a step: what cannot be written waits in the ledger, what cannot be sent waits on the disk.
 //! `docs/reporting.md` has it from the operator's side.
 
+mod artifact;
 mod batch;
 mod client;
 mod config;
@@ -34,6 +35,7 @@ use std::{sync::Arc, time::Duration};
 
 use openvalidators_messages::{
     Metagraph, Sequence,
+    gating::ReadHead,
     ledger::StoredStep,
     weights::{ReadScores, ScoreTable},
 };
@@ -75,6 +77,7 @@ pub struct WandbParts {
 /// What it takes from the rest of reporting.
 pub(crate) struct Around {
     pub scores: Mailbox<ReadScores>,
+    pub head: Mailbox<ReadHead>,
     pub metagraph: watch::Receiver<Arc<Metagraph>>,
     pub clock: SharedClock,
     pub offset: UtcOffset,
@@ -89,6 +92,8 @@ struct Reporter {
     journal: Arc<Mutex<Journal>>,
     metrics: WandbMetrics,
     scores: Mailbox<ReadScores>,
+    /// Where the gating head is tracked.
+    head: Option<Mailbox<ReadHead>>,
     metagraph: watch::Receiver<Arc<Metagraph>>,
     clock: SharedClock,
     every_blocks: u64,
@@ -99,7 +104,7 @@ struct Reporter {
 /// Writes and uploads until `stop`; then ends the run and uploads the rest, as far as its time reaches.
 pub(crate) async fn report(parts: WandbParts, around: Around, tail: Tail, stop: watch::Receiver<bool>) {
     let WandbParts { setup, about, metrics } = parts;
-    let Around { scores, metagraph, clock, offset, log_rewards, drain } = around;
+    let Around { scores, head, metagraph, clock, offset, log_rewards, drain } = around;
     let config = setup.config;
     let columns = Columns { log_rewards, redact: config.redact };
     let (folder, offline) = (setup.folder, setup.online.is_none());
@@ -109,6 +114,7 @@ pub(crate) async fn report(parts: WandbParts, around: Around, tail: Tail, stop: 
         journal: journal.clone(),
         metrics: metrics.clone(),
         scores,
+        head: config.track_gating_model.then_some(head),
         metagraph,
         clock: clock.clone(),
         every_blocks: config.scores_every_blocks,
@@ -211,6 +217,19 @@ impl Reporter {
         on_worker(move || journal.lock().append_row(row)).await?;
         self.metrics.observe_rows(1);
         self.last_scores = Some((block, now));
+        self.report_head().await
+    }
+
+    /// Adds the gating head, where it is tracked.
+    async fn report_head(&mut self) -> Result<(), BoxError> {
+        let Some(head) = &self.head else { return Ok(()) };
+        match head.call(ReadHead).await {
+            Ok(head) => {
+                let journal = self.journal.clone();
+                on_worker(move || journal.lock().append_head(&head)).await?;
+            }
+            Err(error) => tracing::debug!(%error, "no version of the gating head"),
+        }
         Ok(())
     }
 

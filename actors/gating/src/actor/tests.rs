@@ -99,6 +99,10 @@ impl Stage {
         self.mailboxes.apply.call(Apply { sequence: Sequence(number), record, outcome }).await.unwrap()
     }
 
+    async fn head(&self) -> HeadTable {
+        self.mailboxes.read_head.call(ReadHead).await.unwrap()
+    }
+
     /// The first one saved; a worker makes it.
     async fn snapshot(&self) -> Snapshot {
         while self.saved.is_empty() {
@@ -243,4 +247,20 @@ async fn uniform_routing_stays_uniform_however_much_is_learned() {
     let routing = stage.route(ask(1, 0, 2, &[])).await.unwrap();
     assert!(routing.miners.iter().all(|routed| (routed.propensity - 0.4).abs() < 1e-12));
     assert_eq!(stage.metric("head_rows"), 6.0, "the head learns all the same");
+}
+
+/// What others read of the head is what it has learned, by uid and hotkey.
+#[actix::test]
+async fn the_head_is_read_as_it_stands() {
+    let stage = started(&subnet(4), Found::default()).await;
+    assert_eq!(stage.head().await, HeadTable::default());
+    stage.apply(1, &[(0, 1.0), (2, 0.0)]).await.unwrap();
+    let first = stage.head().await;
+    let rows: Vec<_> = first.rows.iter().map(|row| (row.uid.0, row.hotkey, row.parameters.len())).collect();
+    assert_eq!((first.sequence, first.width, rows.len()), (Sequence(1), EAST.len(), 2));
+    for uid in [0, 2] {
+        assert!(rows.contains(&(uid, miner(uid).hotkey, EAST.len() + 1)), "{rows:?}");
+    }
+    stage.apply(2, &[(0, 1.0), (2, 0.0)]).await.unwrap();
+    assert_ne!(stage.head().await.rows, first.rows);
 }

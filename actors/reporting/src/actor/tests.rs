@@ -1,4 +1,7 @@
-use openvalidators_messages::weights::{ScoreRow, ScoreTable};
+use openvalidators_messages::{
+    gating::HeadTable,
+    weights::{ScoreRow, ScoreTable},
+};
 use openvalidators_runtime::{SystemClock, testing::recording_mailbox};
 use serde_json::Value;
 
@@ -44,6 +47,7 @@ impl Bench {
             folder: self.folder.path().to_owned(),
             ledger: self.ledger.reader(),
             scores: recording_mailbox(scores).0,
+            head: recording_mailbox(|_: &ReadHead| HeadTable::default()).0,
             metagraph: watch::Sender::new(Arc::new(metagraph)).subscribe(),
             metrics: self.metrics.clone(),
             clock: SystemClock::shared(),

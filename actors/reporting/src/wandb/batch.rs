@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     journal::remember,
     log_file::{LogError, LogReader, Next},
-    record::{HistoryRecord, Item, Kind, RunRecord, StatsRecord},
+    record::{ArtifactRecord, HistoryRecord, Item, Kind, RunRecord, StatsRecord},
 };
 
 /// Longer lines are not sent: the real client's limit.
@@ -40,6 +40,8 @@ pub(super) struct Batch {
     pub history: Vec<String>,
     /// Samples of the hardware.
     pub events: Vec<String>,
+    /// To upload before the lines are acknowledged.
+    pub artifacts: Vec<ArtifactRecord>,
     /// The latest value of each column up to here, if any changed.
     pub summary: Option<String>,
     /// The exit code, when this is the last batch of the run.
@@ -115,8 +117,10 @@ impl Batch {
                     lines.push(line);
                 }
             }
-            if let Kind::Exit(exit) = kind {
-                batch.exit_code = Some(exit.exit_code);
+            match kind {
+                Kind::Artifact(artifact) => batch.artifacts.push(artifact),
+                Kind::Exit(exit) => batch.exit_code = Some(exit.exit_code),
+                _ => {}
             }
         }
         batch.end = log.position();
@@ -126,7 +130,8 @@ impl Batch {
 
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.history.is_empty() && self.events.is_empty() && self.summary.is_none() && self.exit_code.is_none()
+        let has_lines = !(self.history.is_empty() && self.events.is_empty() && self.summary.is_none());
+        !has_lines && self.artifacts.is_empty() && self.exit_code.is_none()
     }
 
     /// How far the log is acknowledged when the server has taken these.

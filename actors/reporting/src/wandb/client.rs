@@ -199,6 +199,26 @@ impl Client {
         answer.data.ok_or_else(|| passing("the answer has no data".to_owned()))
     }
 
+    /// Puts bytes where the server said, which is often another one: without the key.
+    pub(super) async fn put(
+        &self,
+        to: &str,
+        headers: &[(String, String)],
+        bytes: Vec<u8>,
+        attempt: &str,
+    ) -> Result<(), RequestError> {
+        let passing = |what: String| RequestError::Passing { what: format!("{attempt}: {what}"), wait: None };
+        let url =
+            Url::parse(to).map_err(|error| passing(format!("the server names no place to upload to: {error}")))?;
+        let request = headers.iter().fold(self.http.put(url), |request, (name, value)| request.header(name, value));
+        let response = request.body(bytes).send().await.map_err(|error| passing(because(&error.without_url())))?;
+        let (status, wait) = (response.status(), wait_asked_for(response.headers()));
+        let answer = read(response).await.map_err(passing)?;
+        // A signed address is good for a while alone: with a new one it may work.
+        let what = || format!("{attempt}: the storage answers {status}: {}", shown(&message_of(&answer)));
+        if status.is_success() { Ok(()) } else { Err(RequestError::Passing { what: what(), wait }) }
+    }
+
     async fn post(&self, path: &[&str], body: &Value, attempt: &str) -> Result<Vec<u8>, RequestError> {
         let posted = self.try_post(path, body, attempt).await;
         self.metrics.observe_request(match &posted {

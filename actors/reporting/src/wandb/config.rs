@@ -30,6 +30,8 @@ pub struct WandbConfig {
     pub keep_uploaded_runs: usize,
     /// How often the hardware is looked at; 0 is never.
     pub hardware_seconds: u64,
+    /// Add the gating head to each row of scores, as an artifact, where it has learned since.
+    pub track_gating_model: bool,
 }
 
 /// Whether anything is reported.
@@ -83,6 +85,7 @@ impl Default for WandbConfig {
             api_key_file: None,
             keep_uploaded_runs: 5,
             hardware_seconds: 15,
+            track_gating_model: false,
         }
     }
 }

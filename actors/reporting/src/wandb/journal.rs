@@ -6,12 +6,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use openvalidators_messages::ledger::StoredStep;
+use openvalidators_messages::{gating::HeadTable, ledger::StoredStep};
 use openvalidators_runtime::{AtPath, FileError, SharedClock};
 use serde_json::{Map, Value};
 use time::UtcOffset;
 
 use super::{
+    artifact::{self, Version},
     log_file::{LogError, LogReader, LogWriter, Next},
     record::{
         ExitRecord, HeaderRecord, HistoryRecord, HistoryStep, Item, Items, Kind, Record, RunRecord, StatsRecord,
@@ -35,6 +36,8 @@ pub struct RunAbout {
     pub tags: Vec<String>,
     /// The settings, as openvalidators 1.2.0 nests them.
     pub config: Map<String, Value>,
+    /// The encoder whose embeddings the gating head reads, by which its artifact is called.
+    pub gating_model: String,
 }
 
 /// Exit code of a run that ended in order.
@@ -65,12 +68,15 @@ pub(super) struct Journal {
 
 /// A run being written.
 struct OpenRun {
+    folder: RunFolder,
     log: LogWriter,
     /// Seconds since 1970.
     started_at: f64,
     counts: Counts,
     /// The latest value of each column.
     summary: BTreeMap<String, String>,
+    /// Of the latest gating head.
+    head: Option<String>,
 }
 
 /// What a run holds.
@@ -194,6 +200,19 @@ impl Journal {
         run.append(vec![Kind::Stats(stats)])
     }
 
+    /// Writes the gating head as an artifact, where a run is open and has not this one already. Whether it did.
+    pub(super) fn append_head(&mut self, head: &HeadTable) -> Result<bool, JournalError> {
+        let Some(run) = &mut self.open else { return Ok(false) };
+        let name = artifact::name(&self.about.gating_model);
+        let (digest, version) = match artifact::keep(&run.folder, &name, head, run.head.as_deref())? {
+            Version::New(entry) => (entry.digest.clone(), artifact::record(&run.folder.id, &self.about, &name, entry)),
+            Version::Known | Version::TooMany => return Ok(false),
+        };
+        run.append(vec![Kind::Artifact(version)])?;
+        run.head = Some(digest);
+        Ok(true)
+    }
+
     /// Ends the run, if there is one. The next row begins another.
     pub(super) fn finish(&mut self, exit_code: i32) -> Result<(), JournalError> {
         if let Some(run) = &mut self.open {
@@ -229,10 +248,11 @@ impl Journal {
         };
         let producer = concat!("openvalidators ", env!("CARGO_PKG_VERSION")).to_owned();
         let log = LogWriter::create(folder.log())?;
-        let mut run = OpenRun { log, started_at, counts: Counts::default(), summary: BTreeMap::new() };
+        tracing::info!(run = folder.id, folder = %folder.path.display(), "a new wandb run");
+        let (counts, summary) = (Counts::default(), BTreeMap::new());
+        let mut run = OpenRun { folder, log, started_at, counts, summary, head: None };
         let header = HeaderRecord { version_info: Some(VersionInfo { producer }) };
         run.append(vec![Kind::Header(header), Kind::Run(about)])?;
-        tracing::info!(run = folder.id, folder = %folder.path.display(), "a new wandb run");
         Ok(run)
     }
 }

@@ -10,6 +10,7 @@ use openvalidators_runtime::{SystemClock, on_worker};
 use serde_json::{Value, json};
 
 use super::{
+    artifact::tests::head,
     journal::{FINISHED, tests::journal, tests::rows},
     record::Item,
     runs,
@@ -18,13 +19,16 @@ use super::{
 };
 use crate::testing::{step, steps};
 
-/// Logs the rows of a file with the real client, each as one `log` call.
+/// Logs the rows of a file with the real client, each as one `log` call, and the gating head as the reference does.
 const LOG_ROWS: &str = r#"
 import json, sys, wandb
 about, rows = json.load(open(sys.argv[1]))
 run = wandb.init(project=about["project"], config=about["config"], tags=about["tags"], notes=about["notes"], dir=sys.argv[2])
 for row in rows:
     run.log({key: value for key, value in row.items() if not key.startswith("_")})
+artifact = wandb.Artifact(about["artifact"], type="model")
+artifact.add_file(sys.argv[3], name=about["artifact"] + ".safetensors")
+run.log_artifact(artifact)
 run.finish()
 "#;
 
@@ -68,6 +72,7 @@ fn write_run(folder: &Path, offline: bool) -> Vec<Value> {
     journal.append(&[long]).unwrap();
     let scores = vec![Item::new("step", "1"), Item::new("block", "1234567"), Item::new("neuron_weights", "[0.5,0.25]")];
     journal.append_row(scores).unwrap();
+    assert!(journal.append_head(&head(1.0)).unwrap());
     journal.append_stats(vec![Item::new("cpu", "12.5")]).unwrap();
     journal.append(&steps(14..=20)).unwrap();
     journal.finish(FINISHED).unwrap();
@@ -127,6 +132,27 @@ impl Left {
     }
 }
 
+/// The one artifact that is whole at the server: what it was made with, its files, and what its manifest says of them.
+fn artifact(double: &Double) -> (Vec<Value>, BTreeMap<String, Vec<u8>>, Value) {
+    let state = double.state.lock();
+    let whole: Vec<_> = state.artifacts.values().filter(|version| version.is_committed).collect();
+    let [version] = &whole[..] else { panic!("{:?}", state.artifacts) };
+    let names = ["projectName", "artifactTypeName", "artifactCollectionName", "digest", "aliases"];
+    // The old client says which collection it means in the aliases alone.
+    let made_with = |name| match version.made_with[name].clone() {
+        Value::Null => version.made_with["artifactCollectionNames"][0].clone(),
+        found => found,
+    };
+    let mut manifest = version.manifest.clone();
+    for entry in manifest["contents"].as_object_mut().unwrap().values_mut() {
+        // Where it lay on the machine, and what the old client does not know.
+        for name in ["local_path", "skip_cache", "birthArtifactID"] {
+            entry.as_object_mut().unwrap().remove(name);
+        }
+    }
+    (names.map(made_with).to_vec(), version.files.clone(), manifest)
+}
+
 /// What `wandb sync` of that client makes of our log is what we wrote.
 async fn sync_uploads_what_we_wrote(peer: &str) {
     let programs = match programs(peer) {
@@ -147,6 +173,13 @@ async fn sync_uploads_what_we_wrote(peer: &str) {
     assert_eq!((left.tags, left.notes), (json!(["5Fhotkey", "0.1.0", "netuid_1"]), json!("my notes")));
     assert_eq!(left.config["neuron"], json!({ "moving_average_alpha": 0.05 }));
     assert_eq!((&left.summary["sequence"], left.exit_code), (&json!(20.0), Some(0)));
+    let (about, files, _) = artifact(&double);
+    let of_run = double.state.lock().artifacts.values().all(|version| version.made_with["runName"] == run.id);
+    assert!(of_run, "the artifact is one of the run");
+    assert_eq!((&about[1], &about[2]), (&json!("model"), &json!("facebook_bart_gating_linear_layer")));
+    let kept = std::fs::read_dir(run.path.join("artifacts")).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = kept.map(|path| std::fs::read(path).unwrap()).collect();
+    assert_eq!(files.into_values().collect::<Vec<_>>(), kept);
     assert!(run.synced().exists(), "it is done, and the client says so as we do");
 }
 
@@ -181,12 +214,16 @@ async fn we_leave_what_the_real_client_leaves(peer: &str) {
     let logged = Double::start().await;
     let (input, script) = (folder.path().join("rows.json"), folder.path().join("log_rows.py"));
     let about = super::journal::tests::about();
-    let about = json!({ "project": about.project, "config": about.config, "tags": about.tags, "notes": about.notes });
+    let about = json!({
+        "project": about.project, "config": about.config, "tags": about.tags, "notes": about.notes,
+        "artifact": crate::wandb::artifact::name(&about.gating_model),
+    });
+    let kept = std::fs::read_dir(run.path.join("artifacts")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&input, json!([about, written]).to_string()).unwrap();
     std::fs::write(&script, LOG_ROWS).unwrap();
     let mut command = Command::new(programs.join("python"));
     let theirs = tempfile::tempdir().unwrap();
-    command.arg(&script).arg(&input).arg(theirs.path());
+    command.arg(&script).arg(&input).arg(theirs.path()).arg(kept);
     real(command, &logged, folder.path()).await;
 
     let ours = Double::start().await;
@@ -196,6 +233,8 @@ async fn we_leave_what_the_real_client_leaves(peer: &str) {
 
     assert_eq!(uploaded(&ours, &[]).await, uploaded(&synced, &[]).await, "as wandb sync");
     assert_eq!(uploaded(&ours, &TIMES).await, uploaded(&logged, &TIMES).await, "as run.log");
+    assert_eq!(artifact(&ours), artifact(&synced), "the artifact, as wandb sync");
+    assert_eq!(artifact(&ours), artifact(&logged), "the artifact, as run.log_artifact");
     let asked = |double: &Double, name| {
         let state = double.state.lock();
         let found = state.requests.iter().find(|(found, _)| found == name).map(|(_, variables)| variables.clone());

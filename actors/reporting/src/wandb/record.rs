@@ -10,7 +10,7 @@ pub(crate) struct Record {
     /// Counts the records of a log, from 1.
     #[prost(int64, tag = "1")]
     pub num: i64,
-    #[prost(oneof = "Kind", tags = "2, 3, 7, 17, 18, 21")]
+    #[prost(oneof = "Kind", tags = "2, 3, 7, 8, 17, 18, 21")]
     pub kind: Option<Kind>,
 }
 
@@ -26,6 +26,9 @@ pub(crate) enum Kind {
     /// A sample of the hardware.
     #[prost(message, tag = "7")]
     Stats(StatsRecord),
+    /// Files with a name and versions.
+    #[prost(message, tag = "8")]
+    Artifact(ArtifactRecord),
     /// The run itself.
     #[prost(message, tag = "17")]
     Run(RunRecord),
@@ -82,6 +85,78 @@ pub(crate) struct StatsRecord {
     pub timestamp: Option<Timestamp>,
     #[prost(message, repeated, tag = "3")]
     pub item: Vec<Item>,
+}
+
+/// A version of an artifact.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ArtifactRecord {
+    #[prost(string, tag = "1")]
+    pub run_id: String,
+    #[prost(string, tag = "2")]
+    pub project: String,
+    /// Empty: the owner of the key.
+    #[prost(string, tag = "3")]
+    pub entity: String,
+    /// `model`
+    #[prost(string, tag = "4")]
+    pub kind: String,
+    #[prost(string, tag = "5")]
+    pub name: String,
+    /// MD5 of paths and digests of the manifest, in hexadecimal.
+    #[prost(string, tag = "6")]
+    pub digest: String,
+    #[prost(string, repeated, tag = "11")]
+    pub aliases: Vec<String>,
+    #[prost(message, optional, tag = "12")]
+    pub manifest: Option<ArtifactManifest>,
+    #[prost(bool, tag = "14")]
+    pub finalize: bool,
+    /// By which the server knows a version that it is told of twice.
+    #[prost(string, tag = "15")]
+    pub client_id: String,
+    #[prost(string, tag = "16")]
+    pub sequence_client_id: String,
+    #[prost(string, tag = "20")]
+    pub digest_algorithm: String,
+}
+
+/// The files of a version.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ArtifactManifest {
+    #[prost(int32, tag = "1")]
+    pub version: i32,
+    #[prost(string, tag = "2")]
+    pub storage_policy: String,
+    #[prost(message, repeated, tag = "3")]
+    pub storage_policy_config: Vec<PolicySetting>,
+    #[prost(message, repeated, tag = "4")]
+    pub contents: Vec<ManifestEntry>,
+}
+
+/// `StoragePolicyConfigItem`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PolicySetting {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value_json: String,
+}
+
+/// One file.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ManifestEntry {
+    /// Its name in the artifact.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// MD5 in base64.
+    #[prost(string, tag = "2")]
+    pub digest: String,
+    /// Bytes.
+    #[prost(int64, tag = "4")]
+    pub size: i64,
+    /// Where it lies on this machine.
+    #[prost(string, tag = "6")]
+    pub local_path: String,
 }
 
 /// A run.

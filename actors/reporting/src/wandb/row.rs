@@ -134,6 +134,7 @@ mod tests {
         assert_eq!(row["dpo_reward_model"], json!([-1.5, null]));
         assert_eq!(row["dpo_reward_model_normalized"], json!([0.5, 0.0]));
         assert_eq!(row["blacklist_filter"], json!([1.0, 0.0]));
+        assert_eq!((&row["gating_loss"], &row["step_length"]), (&json!(0.125), &json!(3.25)));
         assert_eq!((&row["nsfw_filter"], &row["set_weights"]), (&Value::Null, &Value::Null));
         assert_eq!((&row["forward"], &row["forward_step"], &row["sequence"]), (&json!(2), &json!(2), &json!(20)));
         assert!(!row.contains_key("step"), "that is a column of the rows of scores");

@@ -32,13 +32,20 @@ pub(super) struct RunFolder {
 
 /// A new id: eight letters and digits, as the real client's.
 pub(super) fn new_id() -> String {
-    let mut bits = uuid::Uuid::new_v4().as_u128();
-    let mut letter = || {
-        let index = usize::try_from(bits % 36).unwrap_or(0);
-        bits /= 36;
-        char::from(ID_LETTERS[index])
+    letters().take(ID_LENGTH).collect()
+}
+
+/// Letters and digits by chance, for ever: as many of each random number as it holds.
+pub(super) fn letters() -> impl Iterator<Item = char> {
+    let number = || {
+        let mut bits = uuid::Uuid::new_v4().as_u128();
+        (0..ID_LENGTH).map(move |_| {
+            let index = usize::try_from(bits % 36).unwrap_or(0);
+            bits /= 36;
+            char::from(ID_LETTERS[index])
+        })
     };
-    (0..ID_LENGTH).map(|_| letter()).collect()
+    std::iter::repeat_with(number).flatten()
 }
 
 /// Every run below `folder`, the earliest first. None when the folder is not there.

@@ -1,8 +1,14 @@
 //! A wandb server on this machine, for tests: it keeps what it is sent by run, and fails as it is told to. What it answers
 //! are recorded answers of real exchanges with clients 0.15.3 and 0.31.0.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test that uses it says what is wrong by failing"
+)]
 
+mod artifacts;
 mod reading;
 
 use std::{
@@ -43,6 +49,12 @@ pub struct State {
     pub requests: Vec<(String, Value)>,
     /// What the server's clock shows, where it is not ours.
     pub date: Option<&'static str>,
+    /// By their ids here.
+    pub artifacts: BTreeMap<String, artifacts::Version>,
+    /// Whether a file of an artifact came with the API key, which is for the server alone.
+    pub artifact_puts_with_key: bool,
+    /// Whether nothing can be put.
+    pub storage_is_away: bool,
     /// The only entity that the key may write to, where there is one.
     pub writable: Option<&'static str>,
     /// The Parquet files of a run, by `entity/project/run`, and the `_step` of the first row that they lack.
@@ -172,7 +184,8 @@ async fn answer(
         return response.body(Body::from(export.unwrap_or_default())).map_err(io::Error::other);
     }
     let (status, answer) = if head.method != Method::POST {
-        (200, json!({}))
+        artifacts::take(&mut state, &path, head.headers.contains_key("authorization"), &body);
+        (if state.storage_is_away { 503 } else { 200 }, json!({}))
     } else if !known {
         (401, json!({ "errors": [{ "message": "user is not logged in" }] }))
     } else if path == "/graphql" {
@@ -275,7 +288,11 @@ impl State {
             _ if reading::answer(self, &name, variables, address).is_some() => {
                 reading::answer(self, &name, variables, address).unwrap()
             }
-            _ => return (200, json!({ "errors": [{ "message": format!("unknown operation {name}") }] })),
+            "ArtifactType" => json!({ "project": { "artifact": null } }),
+            _ => match artifacts::answer(self, &name, variables, address) {
+                Some(answer) => answer,
+                None => return (200, json!({ "errors": [{ "message": format!("unknown operation {name}") }] })),
+            },
         };
         (200, json!({ "data": data }))
     }

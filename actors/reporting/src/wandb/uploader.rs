@@ -14,6 +14,7 @@ use reqwest::Url;
 use serde_json::{Map, Value, json};
 
 use super::{
+    artifact,
     batch::{Batch, Latest, Progress, run_of},
     client::{Client, ClientTask, NewRun, RequestError, Target},
     credentials::{CredentialError, Places},
@@ -26,6 +27,9 @@ use super::{
 /// Waits after a failure that may pass: the real client's, but for ever.
 const BACKOFF: Backoff =
     Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60), retries: usize::MAX };
+
+/// Tries of a version of the gating head after the first one fails; then rows go on without it.
+const ARTIFACT_RETRIES: u32 = 5;
 
 /// How fast the uploader goes.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +79,8 @@ struct Active {
     latest: Latest,
     /// When the server last heard of it.
     heard_at: Duration,
+    /// In a row, of versions of the gating head.
+    artifact_failures: u32,
 }
 
 /// Why nothing more was uploaded.
@@ -224,17 +230,31 @@ impl Uploader {
                 }
                 return Ok(Round::CaughtUp);
             }
+            for artifact in &batch.artifacts {
+                match session.client.upload(&active.target, run, artifact).await {
+                    Ok(()) => active.artifact_failures = 0,
+                    Err(error @ RequestError::Passing { .. }) if active.artifact_failures < ARTIFACT_RETRIES => {
+                        active.artifact_failures += 1;
+                        return Err(error.into());
+                    }
+                    // Rows do not wait for ever: files go to a storage of their own, which may be out of reach alone.
+                    Err(error) => tracing::warn!(%error, "a version of the gating head is not uploaded"),
+                }
+            }
+            let (is_last, more) = (batch.exit_code.is_some(), batch.more);
             session.client.stream(&active.target, &batch.body()).await?;
             active.heard_at = now;
             self.metrics.observe_acknowledged(batch.history.len() as u64, self.clock.unix().as_secs_f64());
             active.acknowledge(&batch).await?;
-            if batch.exit_code.is_some() {
+            let (done, folder) = (batch.artifacts, run.clone());
+            on_worker(move || done.iter().for_each(|version| artifact::forget(&folder, version))).await;
+            if is_last {
                 let (run, folder, keep) = (run.clone(), self.folder.clone(), self.keep_uploaded_runs);
                 tracing::info!(run = run.id, entity = active.target.entity, "a wandb run is uploaded");
                 on_worker(move || complete(&run, &folder, keep)).await?;
                 return Ok(Round::Complete);
             }
-            if !batch.more {
+            if !more {
                 return Ok(Round::CaughtUp);
             }
             self.clock.sleep(pause).await;
@@ -264,7 +284,7 @@ impl Uploader {
         let target = session.client.upsert(&new).await?;
         tracing::info!(run = target.run, entity = target.entity, project = target.project, "uploading a wandb run");
         let (folder, heard_at) = (run.clone(), self.clock.now());
-        Ok(Some(Active { folder, about, target, progress, latest: Latest::default(), heard_at }))
+        Ok(Some(Active { folder, about, target, progress, latest: Latest::default(), heard_at, artifact_failures: 0 }))
     }
 
     /// Looks for the key and asks whose it is.

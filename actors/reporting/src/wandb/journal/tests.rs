@@ -17,6 +17,7 @@ pub(in crate::wandb) fn about() -> RunAbout {
         notes: "my notes".into(),
         tags: vec!["5Fhotkey".into(), "0.1.0".into(), "netuid_1".into()],
         config: config.as_object().unwrap().clone(),
+        gating_model: "facebook/bart".into(),
     }
 }
 

@@ -35,7 +35,7 @@ pub(in crate::wandb) fn uploader(folder: &Path, server: Url, pace: Pace, clock: 
     Uploader::new(folder.join("wandb"), server, places(folder, KEY), 5, pace, clock, metrics)
 }
 
-fn hurried_uploader(folder: &Path, double: &Double) -> Uploader {
+pub(in crate::wandb) fn hurried_uploader(folder: &Path, double: &Double) -> Uploader {
     uploader(folder, double.url(), hurried(), SystemClock::shared())
 }
 
