@@ -32,22 +32,22 @@ const TEMPO: u64 = 30;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A subnet of real miners and, where it has a place, our hotkey.
-struct Network {
-    node: SubnetNode,
+pub struct Network {
+    pub node: SubnetNode,
     /// Where our axon listens.
     axon: u16,
-    _miners: Miners,
+    miners: Option<Miners>,
     wallets: TempDir,
     state: TempDir,
     _runtime: Runtime,
 }
 
-fn ours() -> Hotkey {
+pub fn ours() -> Hotkey {
     ss58::decode(ADDRESS).unwrap()
 }
 
 impl Network {
-    fn start(us: Option<Member>) -> Self {
+    pub fn start(us: Option<Member>) -> Self {
         Self::of(us, false)
     }
 
@@ -71,7 +71,7 @@ impl Network {
         });
         let (wallets, state) = (wallets(), tempfile::tempdir().unwrap());
         let axon = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { axon, node, _miners: miners, wallets, state, _runtime: runtime }
+        Self { axon, node, miners: Some(miners), wallets, state, _runtime: runtime }
     }
 
     /// Which chain and whose hotkey, as an operator types it.
@@ -101,7 +101,7 @@ impl Network {
         flags.split_whitespace().chain(settings).map(str::to_owned).collect()
     }
 
-    fn validate(&self) -> Program {
+    pub fn validate(&self) -> Program {
         let arguments = self.arguments();
         Program::start_unhurried(self.state.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
@@ -120,8 +120,13 @@ impl Network {
         }
     }
 
+    /// Nobody listens any more where the miners did.
+    pub fn lose_miners(&mut self) {
+        self.miners = None;
+    }
+
     /// Looks again and again until the subnet shows it.
-    fn until(&self, what: &str, seen: impl Fn(&mut Subnet) -> bool) {
+    pub fn until(&self, what: &str, seen: impl Fn(&mut Subnet) -> bool) {
         let since = Instant::now();
         while !self.node.subnet(&seen) {
             assert!(since.elapsed() < PATIENCE, "the chain did not show that {what}");

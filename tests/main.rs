@@ -8,6 +8,7 @@
     reason = "a test says what is wrong by failing"
 )]
 
+mod alerts;
 mod bad_input;
 mod bad_miners;
 mod bench;
@@ -24,3 +25,4 @@ mod routing;
 mod run;
 mod score;
 mod wallet;
+mod wandb;

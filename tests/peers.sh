@@ -37,3 +37,7 @@ if [ -n "${SUBTENSOR_CHAIN_SPEC:-}" ] && [ ! -e "$peers/chopsticks/node_modules/
     npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$peers/chopsticks" @acala-network/chopsticks@1.1.0 >/dev/null 2>&1 ||
     echo "@acala-network/chopsticks could not be installed: the tests of a real runtime are skipped"
 fi
+# Grafana's own types of a dashboard. They are looked at, and nothing of them is run.
+[ -x "$peers/grafana/node_modules/.bin/tsc" ] ||
+  npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$peers/grafana" @grafana/schema@13.2.3 typescript@5.9.3 \
+    >/dev/null 2>&1 || echo "@grafana/schema could not be installed: the test that asks it is skipped"

@@ -73,13 +73,24 @@ impl Program {
         Self::start_unhurried(state, &fast.chain(args.iter().copied()).collect::<Vec<_>>())
     }
 
+    /// As [`Self::start`], with these variables, and its log in a file.
+    pub fn start_among(state: &Path, args: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
+        let fast = SHORT_DEADLINES.iter().flat_map(|setting| ["--set", setting]);
+        let mut command = binary();
+        command.envs(variables.iter().copied()).stderr(std::fs::File::create(log).unwrap());
+        Self::spawn(command, state, &fast.chain(args.iter().copied()).collect::<Vec<_>>())
+    }
+
     /// Starts `run` as configured by default, but for its port.
     pub fn start_unhurried(state: &Path, args: &[&str]) -> Self {
+        Self::spawn(binary(), state, args)
+    }
+
+    fn spawn(mut command: Command, state: &Path, args: &[&str]) -> Self {
         models();
-        let mut command = binary();
         command.arg("run").arg("--json").arg("--state-dir").arg(state);
         command.args(["--set", "reporting.metrics.address=127.0.0.1:0"]);
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.args(args).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = lines(&mut child);
         Self { child, lines, deadline: Instant::now() + PATIENCE }

@@ -392,7 +392,7 @@ PIPELINE = {
     ],
     "Inboxes": [
         lines("Depth", "Messages that hold a place.", "none", {"{{inbox}}": "openvalidators_mailbox_depth@"}, width=12),
-        lines("Waiting for a place", "Seconds a second that senders wait.", "none", rate("openvalidators_mailbox_wait_seconds_total", "inbox"), width=12),
+        lines("Waiting for a place", "Share of the time that senders wait, by inbox.", "percentunit", rate("openvalidators_mailbox_wait_seconds_total", "inbox"), width=12),
     ],
     "Device": [
         lines("Busy, by model", "Share of the time.", "percentunit",

@@ -56,12 +56,17 @@ def shown(value, defaults):
             return entry["text"]
     unit, decimals = defaults["unit"], defaults.get("decimals")
     if unit == "percentunit":
+        if 0 < abs(value) < 0.005:
+            return f"{100 * value:.2g} %"
         return f"{100 * value:.{decimals if decimals is not None else 1}f} %"
     if unit == "s":
         for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
             if abs(value) >= size:
                 return f"{value / size:.1f} {name}"
-        return f"{value:.{decimals if decimals is not None else 1}f} s"
+        for size, name in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
+            if abs(value) >= size:
+                return f"{value / size:.{decimals if decimals is not None and size == 1 else 1}f} {name}"
+        return "0 s"
     if unit in ("bytes", "Bps"):
         for size, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
             if abs(value) >= size:
@@ -130,7 +135,8 @@ def draw_lines(axes, base, panel, window):
     if not drawn:
         return axes.text(0.5, 0.5, "no data", ha="center", va="center", color=MUTED, transform=axes.transAxes)
     low, high = axes.get_ylim()
-    axes.set_ylim(min(0, low), high if high > 0 else 1)
+    is_below = any(value < 0 for _, _, values in drawn for value in values)
+    axes.set_ylim(min(0, low) if is_below else 0, high if any(value > 0 for _, _, values in drawn for value in values) else 1)
     axes.set_xlim((window[0] - now) / 60, 0)
     axes.legend(fontsize=5.5, loc="upper left", labelcolor=TEXT, facecolor=PANEL, edgecolor="none", framealpha=0.7, ncols=2 if len(drawn) > 5 else 1)
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, {**defaults, "mappings": [], "decimals": None if defaults["unit"] != "percentunit" else 0}))
@@ -150,9 +156,9 @@ def draw_heatmap(axes, base, panel, window):
 
 def draw_table(axes, base, panel):
     defaults = panel["fieldConfig"]["defaults"]
-    rows = sorted(instant(base, panel), key=lambda row: -row[2])
     lines = []
-    for _, labels, value in rows[:MOST_ROWS]:
+    # In the order of the answer: the ends of a topk or bottomk come first.
+    for _, labels, value in instant(base, panel)[:MOST_ROWS]:
         told = ", ".join(text if name == "alertname" else f"{name} {text}" for name, text in labels.items() if name not in HIDDEN)
         lines.append((labels.get("alertstate", ""), told, shown(value, defaults)))
     if not lines:
