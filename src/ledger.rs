@@ -9,6 +9,7 @@ use openvalidators_weights as weights;
 use serde_json::{Value, json};
 
 use crate::{
+    archive::{self, ArchiveFile},
     cli::{Ledger, LedgerAction, Steps},
     config::Config,
     console::{print_json, print_text},
@@ -159,12 +160,60 @@ fn export(directory: &Path, steps: Option<Steps>) -> anyhow::Result<ExitCode> {
 
 fn size(directory: &Path, config: &Config, days: f64, as_json: bool) -> anyhow::Result<ExitCode> {
     let sizes = Reader::open(directory)?.sizes()?;
+    let archived = Archived::of(&archive::files(directory)?);
     let forecast = sizes.forecast_bytes(&config.ledger, days);
+    let archive_forecast = archived.forecast_bytes(&sizes, config, days);
     match as_json {
-        true => print_json(&size_json(&sizes, days, forecast)),
-        false => print_text(&size_text(&sizes, config, days, forecast)),
+        true => {
+            let mut line = size_json(&sizes, days, forecast);
+            line["archived_steps"] = archived.steps.into();
+            line["archive_bytes"] = archived.bytes.into();
+            line["archive_forecast_bytes"] = archive_forecast.into();
+            print_json(&line);
+        }
+        false => {
+            print_text(&size_text(&sizes, config, days, forecast));
+            print_text(&archived.text(config, archive_forecast));
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the ledger has given to its archive.
+struct Archived {
+    steps: u64,
+    bytes: u64,
+}
+
+impl Archived {
+    fn of(files: &[ArchiveFile]) -> Self {
+        let steps = files.iter().map(|file| file.last + 1 - file.first).sum();
+        Self { steps, bytes: files.iter().map(|file| file.bytes).sum() }
+    }
+
+    /// After so many more days at the pace so far; `None` without a pace, or while no step was archived to measure.
+    fn forecast_bytes(&self, sizes: &Sizes, config: &Config, days: f64) -> Option<f64> {
+        let settings = &config.ledger;
+        if settings.retention_steps == 0 || settings.archive_max_bytes == 0 {
+            return Some(self.bytes as f64);
+        }
+        let more = (sizes.steps as f64 + sizes.steps_a_day? * days - settings.retention_steps as f64).max(0.0);
+        let each = match self.steps {
+            0 if more > 0.0 => return None,
+            steps => self.bytes as f64 / steps.max(1) as f64,
+        };
+        Some((self.bytes as f64 + more * each).min(settings.archive_max_bytes as f64))
+    }
+
+    fn text(&self, config: &Config, forecast: Option<f64>) -> String {
+        let then = forecast.map_or_else(|| "not known yet".to_owned(), amount);
+        format!(
+            "archive  {} of {} steps; then {then}, with ledger.archive_max_bytes = {}",
+            amount(self.bytes as f64),
+            self.steps,
+            config.ledger.archive_max_bytes
+        )
+    }
 }
 
 fn size_json(sizes: &Sizes, days: f64, forecast: Option<f64>) -> Value {

@@ -1,6 +1,7 @@
 //! The program behind `openvalidators`: command line, configuration, wiring, console. `docs/architecture.md` is the map.
 
 pub mod analysis;
+pub mod archive;
 pub mod axon;
 pub mod bench;
 pub mod cli;
@@ -132,7 +133,7 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
         }
         Task::Replay(command) => {
             let config = Config::load(&command.place.settings(), &parsed.subcommand, None)?;
-            replay::run(command, &config)
+            system().block_on(replay::run(command, &config))
         }
         Task::Explain(command) => {
             let config = Config::load(&command.place.settings(), &parsed.subcommand, None)?;

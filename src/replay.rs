@@ -19,11 +19,16 @@ use openvalidators_weights::{
 use serde_json::json;
 
 use crate::{
+    archive,
     cli::{Replay, Steps},
     config::Config,
     console::{print_json, print_text},
     shutdown,
 };
+
+mod rescore;
+
+pub use rescore::Rescored;
 
 /// Steps read at a time.
 const PAGE_STEPS: usize = 64;
@@ -53,25 +58,43 @@ pub struct Replayed {
 ///
 /// # Errors
 /// When there is no ledger, it cannot be read, or the steps are beyond retention.
-pub fn run(command: &Replay, config: &Config) -> anyhow::Result<ExitCode> {
+pub async fn run(command: &Replay, config: &Config) -> anyhow::Result<ExitCode> {
     let reader = Reader::open(&config.state_dir)?;
     let steps = match command.step {
         Some(steps) => steps,
         None => Steps { first: first_replayable(&reader)?, last: reader.latest()? },
     };
-    let replayed = replay(&reader, config, steps)?;
+    let replayed = replay(&reader, config, steps).map_err(|error| with_archive(error, config, steps))?;
     let Steps { first, last } = steps;
+    let rescored = match command.rescore {
+        true if replayed.difference.is_none() => Some(rescore::rescore(&reader, config, Steps { first, last }).await?),
+        _ => None,
+    };
     let Replayed { steps, states, intents, difference } = &replayed;
+    let difference = difference.as_ref().or(rescored.as_ref().and_then(|rescored| rescored.difference.as_ref()));
     if command.place.json {
-        print_json(&json!({
+        let mut line = json!({
             "event": "replay", "first": first, "last": last, "steps": steps, "states": states, "intents": intents,
             "same": difference.is_none(), "difference": difference,
-        }));
+        });
+        if let Some(Rescored { steps, passed_over, values, same_bits, farthest, .. }) = &rescored {
+            line["rescored"] = json!({
+                "steps": steps, "passed_over": passed_over, "values": values, "same_bits": same_bits, "farthest": farthest,
+            });
+        }
+        print_json(&line);
     } else {
         print_text(&format!(
             "steps {first} to {last}: {steps} outcomes, {states} kept states and {intents} weight vectors made again"
         ));
+        if let Some(Rescored { steps, passed_over, values, same_bits, farthest, .. }) = &rescored {
+            print_text(&format!(
+                "{steps} steps scored again ({passed_over} without scores or texts passed over): {values} numbers, {same_bits} the \
+                 same to the last bit, none farther than {farthest:e}"
+            ));
+        }
         print_text(&match difference {
+            None if rescored.is_some() => "All is the same.".to_owned(),
             None => "Every bit is the same.".to_owned(),
             Some(found) => format!(
                 "DIFFERENT  {found}\nEither the settings are others than when it was made (--config), or a record was changed, or \
@@ -116,6 +139,20 @@ pub fn replay(reader: &Reader, config: &Config, steps: Steps) -> anyhow::Result<
         Ok(())
     })?;
     Ok(replayed)
+}
+
+/// Says where the numbers of a step are that the ledger has given up.
+fn with_archive(error: anyhow::Error, config: &Config, steps: Steps) -> anyhow::Error {
+    let files = archive::files(&config.state_dir).unwrap_or_default();
+    let holds = |file: &&archive::ArchiveFile| (file.first..=file.last).contains(&steps.first.0);
+    match files.iter().find(holds) {
+        Some(file) => error.context(format!(
+            "step {} cannot be made again; its numbers are in {} (`openvalidators analyze` and `dataset` read them)",
+            steps.first,
+            file.path.display()
+        )),
+        None => error,
+    }
 }
 
 /// The first step whose state before it is known.

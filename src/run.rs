@@ -247,7 +247,11 @@ async fn serve_axon(
 }
 
 /// The models, fetched first where needed, on the device.
-async fn load_engine(config: &Config, registry: &Registry, clock: &SharedClock) -> anyhow::Result<Arc<dyn Engine>> {
+pub(crate) async fn load_engine(
+    config: &Config,
+    registry: &Registry,
+    clock: &SharedClock,
+) -> anyhow::Result<Arc<dyn Engine>> {
     let (hub, mut config) = (Hub::new(&config.models, clock.clone())?, config.clone());
     models::place_only_used(&mut config, &hub);
     let sources = models::ready(&hub, &config).await?;

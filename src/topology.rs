@@ -31,7 +31,7 @@ use prometheus::Registry;
 use time::UtcOffset;
 use tokio::sync::watch;
 
-use crate::{config::Config, wandb};
+use crate::{archive, config::Config, wandb};
 
 /// What we are to those who compare validators, as one integer (openvalidators 1.2.0 wrote 1000·major + 10·minor + patch).
 const SPEC_VERSION: u32 = 10;
@@ -181,6 +181,7 @@ impl Topology {
         let ledger = {
             let metrics = ledger::Metrics::new(registry)?;
             let (config, clock, mut opened) = (config.clone(), clock.clone(), Some(store));
+            let whose = identity.hotkey;
             let factory = move || {
                 let (store, config, identity) = (opened.take(), config.clone(), identity.clone());
                 let (metrics, clock) = (metrics.clone(), clock.clone());
@@ -190,7 +191,8 @@ impl Topology {
                         // A later life opens the file anew; it was checked for damage when the program started.
                         None => ledger::Store::open(&config.state_dir, &identity, 0)?,
                     };
-                    Ok(ledger::LedgerActor::new(store, config.ledger, metrics, clock))
+                    let archive = archive::open(&config.state_dir, &config.ledger, whose);
+                    Ok(ledger::LedgerActor::new(store, config.ledger, metrics, clock).archiving(archive))
                 }
             };
             let attach = doors.ledger.clone();

@@ -112,3 +112,26 @@ fn copy(state: &Path, latest: u64) {
     let (_, code, error) = ask(&folder.path().join("other"), &["ledger", "restore", file]);
     assert!(code != 0 && error.contains("is no ledger"), "{error}");
 }
+
+#[test]
+fn raw_scores_are_made_again_by_the_networks() {
+    let state = tempfile::tempdir().unwrap();
+    let settings =
+        ["prompts.context_limit_bytes=600", "prompts.augment_sample_size=3", "prompts.followup_sample_size=3"];
+    let short: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    assert!(Program::start(state.path(), &[&["--steps", "2"], &short[..]].concat()).finish().1.success());
+    let rescore = |more: &[&str]| {
+        let output =
+            binary().args(["replay", "--rescore", "--json", "--state-dir"]).arg(state.path()).args(more).output();
+        let output = output.unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap(), output.status.code())
+    };
+    let (said, error, code) = rescore(&[]);
+    assert_eq!(code, Some(0), "{said} {error}");
+    let line: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&line["same"], &line["rescored"]["steps"]), (&Value::Bool(true), &2.into()), "{line}");
+    assert!(line["rescored"]["values"].as_u64() > Some(100), "{line}");
+    // Another stack of rewards is not what was recorded.
+    let (_, error, code) = rescore(&["--set", "rewards.relevance.enabled=false"]);
+    assert!(code != Some(0) && error.contains("which this configuration does not use"), "{error}");
+}

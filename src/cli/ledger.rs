@@ -80,6 +80,10 @@ pub struct Replay {
     /// These steps: `N`, or `A..B`, both included [default: all that the ledger can replay].
     #[arg(long, value_name = "N|A..B")]
     pub step: Option<Steps>,
+    /// Load the networks and make the raw scores again too. They must be those of then, to the sha256 of every file; numbers
+    /// may differ by what a device makes of the same row beside other rows.
+    #[arg(long)]
+    pub rescore: bool,
 }
 
 /// `openvalidators explain`

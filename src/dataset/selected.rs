@@ -12,7 +12,7 @@ use openvalidators_ledger::LEDGER_FILE;
 use openvalidators_tables::{CsvFile, EventLog, Merged, Source, StepRow, Store};
 
 use super::{ledger::LedgerSteps, wandb_log::WandbLog};
-use crate::cli::Select;
+use crate::{archive, cli::Select};
 
 /// How often progress is drawn.
 const TICK: Duration = Duration::from_millis(250);
@@ -97,7 +97,13 @@ fn open(path: &Path) -> anyhow::Result<Vec<Box<dyn Source>>> {
     let shown = path.display();
     if path.is_dir() {
         if path.join(LEDGER_FILE).exists() {
-            return Ok(vec![Box::new(LedgerSteps::open(path)?)]);
+            let ledger = Box::new(LedgerSteps::open(path)?);
+            let mut sources: Vec<Box<dyn Source>> = Vec::new();
+            for file in archive::files(path)? {
+                sources.push(Box::new(Store::open(&file.path)?));
+            }
+            sources.push(ledger);
+            return Ok(sources);
         }
         let logs = logs_in(path).with_context(|| format!("looking into {shown}"))?;
         if logs.is_empty() {

@@ -12,7 +12,7 @@ use openvalidators_messages::{
 use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop};
 use prometheus::Registry;
 
-use crate::{FEWEST_STEPS_KEPT, LedgerConfig, Metrics, Store, metrics::Operation};
+use crate::{Archive, FEWEST_STEPS_KEPT, LedgerConfig, Metrics, Store, metrics::Operation};
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +55,7 @@ pub struct LedgerActor {
     config: LedgerConfig,
     metrics: Metrics,
     clock: SharedClock,
+    archive: Option<Box<dyn Archive>>,
     appends_since_pruning: u64,
 }
 
@@ -103,9 +104,15 @@ impl LedgerActor {
     /// The actor of an open store. Open the store before anything else starts: an operator's mistake then shows at once.
     #[must_use]
     pub fn new(store: Store, config: LedgerConfig, metrics: Metrics, clock: SharedClock) -> Self {
-        let actor = Self { store, config, metrics, clock, appends_since_pruning: 0 };
+        let actor = Self { store, config, metrics, clock, archive: None, appends_since_pruning: 0 };
         actor.measure();
         actor
+    }
+
+    /// The same, giving old steps to an archive instead of dropping them.
+    #[must_use]
+    pub fn archiving(self, archive: Option<Box<dyn Archive>>) -> Self {
+        Self { archive, ..self }
     }
 
     fn run<T>(
@@ -169,9 +176,16 @@ impl LedgerActor {
     }
 
     fn prune(&mut self, keep: u64) {
-        if keep > 0
-            && let Ok(steps) = self.run(Operation::Prune, |store| store.prune(keep))
-        {
+        if keep == 0 {
+            return;
+        }
+        let mut archive = self.archive.take();
+        let pruned = self.run(Operation::Prune, |store| match &mut archive {
+            Some(archive) => store.roll(keep, archive.as_mut()),
+            None => store.prune(keep),
+        });
+        self.archive = archive;
+        if let Ok(steps) = pruned {
             self.metrics.pruned.inc_by(steps);
         }
     }

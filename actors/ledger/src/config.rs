@@ -13,6 +13,9 @@ pub struct LedgerConfig {
     /// How many of the latest steps are kept; 0 keeps all. A step of 50 completions takes about 0.4 MB. Older steps go only
     /// when every owner has a snapshot past them and every reader has read them; snapshots and weight intents always stay.
     pub retention_steps: u64,
+    /// Most bytes of the archive (Parquet files beside the ledger) that the numbers of steps older than that go to; past it the
+    /// oldest files go. 0 keeps no archive.
+    pub archive_max_bytes: u64,
     /// Days after which the texts of a step (prompt, context, completions) are dropped and its numbers kept; 0 keeps them as
     /// long as the step.
     pub keep_texts_days: u64,
@@ -35,7 +38,13 @@ pub struct BadRetention {
 
 impl Default for LedgerConfig {
     fn default() -> Self {
-        Self { retention_steps: 50_000, keep_texts_days: 30, max_bytes: 0, check_up_to_bytes: 256 << 20 }
+        Self {
+            retention_steps: 50_000,
+            archive_max_bytes: 4 << 30,
+            keep_texts_days: 30,
+            max_bytes: 0,
+            check_up_to_bytes: 256 << 20,
+        }
     }
 }
 

@@ -23,8 +23,8 @@
 //! which analysts open with any tool, while the validator runs, too (`SELECT hotkey, avg(reward) FROM completions GROUP BY
 //! hotkey`). Records are JSON text for the same reason.
 //!
-//! **What is given up.** Texts after `keep_texts_days`, whole steps after `retention_steps`; then the file shrinks, a little at
-//! a time. At `max_bytes` no step is taken any more. Intents are always taken, and never go.
+//! **What is given up.** Texts after `keep_texts_days`; whole steps after `retention_steps`, to the [`Archive`] that the program
+//! hands down; then the file shrinks, a little at a time. At `max_bytes` no step is taken any more. Intents are always taken, and never go.
 //!
 //! Most of the crate is [`Store`], synchronous and without actix; [`Reader`] is its reading half for the offline tools, which
 //! check, measure and copy a ledger while the validator writes it.
@@ -49,4 +49,4 @@ pub use metrics::Metrics;
 pub use open::{Identity, LEDGER_FILE, LOCK_FILE, OpenError, SCHEMA_VERSION};
 pub use reader::{READ_LIMIT_BYTES, READ_LIMIT_INTENTS, READ_LIMIT_STEPS, Reader};
 pub use size::Sizes;
-pub use store::{ARCHIVE_EVERY_STEPS, FORGET_BATCH_STEPS, PRUNE_BATCH_STEPS, Store};
+pub use store::{ARCHIVE_EVERY_STEPS, Archive, FORGET_BATCH_STEPS, PRUNE_BATCH_STEPS, Store};

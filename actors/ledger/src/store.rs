@@ -23,7 +23,7 @@ use crate::{
 mod retention;
 
 pub(crate) use retention::without_texts;
-pub use retention::{FORGET_BATCH_STEPS, PRUNE_BATCH_STEPS};
+pub use retention::{Archive, FORGET_BATCH_STEPS, PRUNE_BATCH_STEPS};
 
 #[cfg(test)]
 mod crash;

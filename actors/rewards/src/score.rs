@@ -92,7 +92,10 @@ impl Scorer {
     }
 
     /// sha256 of every file a column depends on, under `COLUMN/MODEL/FILE`.
-    async fn digests(&self) -> Result<BTreeMap<String, String>, Unscored> {
+    ///
+    /// # Errors
+    /// When inference does not say which models it has loaded, or not all that are asked.
+    pub async fn digests(&self) -> Result<BTreeMap<String, String>, Unscored> {
         let users = self.rewards.iter().map(|function| (function.name(), function.models()));
         let users = users.chain(self.filters.iter().map(|filter| (filter.name(), filter.models())));
         let used: Vec<(&str, ModelName)> =

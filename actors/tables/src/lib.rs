@@ -2,7 +2,7 @@
 //! Parquet or CSV.
 //!
 //! A leaf, and the only crate that sees Arrow and Parquet. It is no actor: the offline tools (`openvalidators dataset`,
-//! `openvalidators analyze`) call it, the validator never does.
+//! `openvalidators analyze`) call it, and of the validator only the archive that the ledger gives old steps to.
 //!
 //! [`Source`] is what every reader implements; [`Merged`] makes one stream of several, without the steps that came twice,
 //! and says which forward each step belongs to. What cannot be read is skipped one record at a time, counted and named in

@@ -1,6 +1,11 @@
 //! What is given up, and when: texts first, then whole steps. Never what somebody has still to read, and never an intent.
 
-use openvalidators_messages::{StepRecord, ledger::LedgerError};
+use std::sync::Arc;
+
+use openvalidators_messages::{
+    Sequence, StepRecord,
+    ledger::{LedgerError, StoredStep},
+};
 use rusqlite::{OptionalExtension, Transaction};
 
 use super::{Party, Store, digest, to_json};
@@ -11,6 +16,16 @@ use crate::{
 
 /// Most steps that one call of [`Store::prune`] removes, so that no append waits long for it.
 pub const PRUNE_BATCH_STEPS: u64 = 256;
+
+/// Where whole steps go when the ledger gives them up.
+pub trait Archive: Send {
+    /// Keeps steps, oldest first, [`PRUNE_BATCH_STEPS`] of them, without texts; durably before it returns, for then they go
+    /// from the ledger. After a crash in between the very same ones come again.
+    ///
+    /// # Errors
+    /// Why they could not be kept, in words; the ledger then keeps them.
+    fn keep(&mut self, steps: &[StoredStep]) -> Result<(), String>;
+}
 
 /// Most steps whose texts one call of [`Store::forget_texts`] drops.
 pub const FORGET_BATCH_STEPS: u64 = 128;
@@ -28,6 +43,18 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn prune(&mut self, keep_steps: u64) -> Result<u64, LedgerError> {
+        self.give_up(keep_steps, None)
+    }
+
+    /// As [`Self::prune`], [`PRUNE_BATCH_STEPS`] at a time or none, after an archive has kept them.
+    ///
+    /// # Errors
+    /// When the archive or the disk refuses; nothing was removed then.
+    pub fn roll(&mut self, keep_steps: u64, archive: &mut dyn Archive) -> Result<u64, LedgerError> {
+        self.give_up(keep_steps, Some(archive))
+    }
+
+    fn give_up(&mut self, keep_steps: u64, archive: Option<&mut dyn Archive>) -> Result<u64, LedgerError> {
         let seen = self.seen.clone();
         self.write("prune old steps", |transaction| {
             let latest = reader::latest(transaction)?.0;
@@ -37,7 +64,15 @@ impl Store {
             if oldest == 0 || last < oldest {
                 return Ok(0);
             }
-            let last = ledger_number("a sequence", last.min(oldest + PRUNE_BATCH_STEPS - 1))?;
+            let batch_end = oldest + PRUNE_BATCH_STEPS - 1;
+            if let Some(archive) = archive {
+                if last < batch_end {
+                    return Ok(0);
+                }
+                let steps = read_without_texts(transaction, oldest, batch_end)?;
+                archive.keep(&steps).map_err(Fault::Refused)?;
+            }
+            let last = ledger_number("a sequence", last.min(batch_end))?;
             transaction.execute(
                 "UPDATE pruned SET highest_forward =
                      (SELECT max(forward) FROM (SELECT forward FROM steps WHERE sequence <= ?1
@@ -125,6 +160,22 @@ fn needed_after<'a>(transaction: &Transaction<'_>, seen: impl IntoIterator<Item 
         last = last.min(place.unwrap_or_default().0);
     }
     Ok(last)
+}
+
+/// Steps `first` to `last`, as an archive has them.
+fn read_without_texts(transaction: &Transaction<'_>, first: u64, last: u64) -> Result<Vec<StoredStep>, Fault> {
+    let (mut steps, mut after) = (Vec::new(), Sequence(first - 1));
+    while after.0 < last {
+        let wanted = usize::try_from(last - after.0).unwrap_or(usize::MAX);
+        let page = reader::read_steps(transaction, after, wanted)?;
+        let Some(read) = page.last() else { break };
+        after = read.sequence;
+        steps.extend(page.into_iter().map(|mut step| {
+            without_texts(Arc::make_mut(&mut step.record));
+            step
+        }));
+    }
+    Ok(steps)
 }
 
 /// Whether the step is there and old enough; then its texts are gone.
