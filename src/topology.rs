@@ -505,4 +505,6 @@ fn build_info() -> reporting::BuildInfo {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 pub(crate) mod tests;
