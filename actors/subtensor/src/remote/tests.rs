@@ -7,6 +7,7 @@ mod misbehaving;
 mod reading;
 mod recorded;
 mod second_reader;
+mod spoilt;
 mod submitting;
 
 use std::{sync::Arc, time::Duration};

@@ -1,7 +1,10 @@
-use openvalidators_messages::weights::ScoreRow;
+use openvalidators_messages::{Sequence, weights::ScoreRow};
 
 use super::*;
-use crate::fixtures::{EPOCH_START, OWN, key, metagraph};
+use crate::{
+    fixtures::{EPOCH_START, OWN, key, metagraph, step},
+    scores::{FoldRules, Scores},
+};
 
 const NOW: f64 = 1_000_000.0;
 
@@ -124,4 +127,38 @@ fn the_subnets_rules_are_obeyed() {
     let made = make(&strict, &OWN, &table(&[(key(1), 1.0), (key(2), 1.0)]), &config(), NOW).unwrap();
     assert_eq!(made.entries.len(), 5, "too few are padded with dust");
     assert_eq!(made.entries[0].2, 1);
+}
+
+/// While the validator was down, the subnet grew, shrank, was shuffled, or lost every miner it had.
+#[test]
+fn whoever_holds_a_uid_after_a_pause_is_paid_for_what_it_did_itself() {
+    let rules = FoldRules::from(&config());
+    let fold = |scores: &mut Scores, number: u64, asked: &[(Hotkey, Option<f32>)]| {
+        let (record, outcome) = step(number, number, asked);
+        scores.fold(Sequence(number), &record, &outcome, rules);
+    };
+    let mut before = Scores::default();
+    let earned: Vec<_> = (1..5_u8).map(|number| (key(number), Some(f32::from(number) / 4.0))).collect();
+    (1..=6).for_each(|number| fold(&mut before, number, &earned));
+    let mut scores = Scores::restore(&before.snapshot().unwrap()).unwrap();
+    let paid = |scores: &Scores, metagraph: &Metagraph| -> Result<Vec<(u16, Hotkey, u16)>, NoVector> {
+        let made = make(metagraph, &OWN, &scores.table(), &config(), 20.0)?;
+        Ok(made.entries.into_iter().map(|(uid, hotkey, weight)| (uid.0, hotkey, weight)).collect())
+    };
+    let entry = |uid: u16, hotkey: u8, quarters: u32| (uid, key(hotkey), ((65_535 * quarters + 2) / 4) as u16);
+    let same = vec![entry(1, 1, 1), entry(2, 2, 2), entry(3, 3, 3), entry(4, 4, 4)];
+
+    assert_eq!(paid(&scores, &metagraph(9, EPOCH_START)).unwrap(), same, "four newcomers behind them have nothing");
+    let shrunk = paid(&scores, &metagraph(3, EPOCH_START)).unwrap();
+    assert_eq!(shrunk.iter().map(|(uid, hotkey, _)| (*uid, *hotkey)).collect::<Vec<_>>(), [(1, key(1)), (2, key(2))]);
+    let mut shuffled = metagraph(5, EPOCH_START);
+    (1..5_u8).for_each(|uid| shuffled.neurons[usize::from(uid)].hotkey = key(5 - uid));
+    assert_eq!(paid(&scores, &shuffled).unwrap(), [entry(1, 4, 4), entry(2, 3, 3), entry(3, 2, 2), entry(4, 1, 1)]);
+
+    let mut others = metagraph(5, EPOCH_START);
+    (1..5_u8).for_each(|uid| others.neurons[usize::from(uid)].hotkey = key(100 + uid));
+    let nobody = NoVector::TooFewScored { scored: 0, askable: 4, wanted: 2 };
+    assert_eq!(paid(&scores, &others), Err(nobody), "not one of those who earned is left");
+    fold(&mut scores, 7, &[(key(101), Some(0.5)), (key(103), Some(1.0))]);
+    assert_eq!(paid(&scores, &others).unwrap(), [entry(1, 101, 2), entry(3, 103, 4)], "by their own first step");
 }
