@@ -30,6 +30,8 @@ use crate::{
     topology::{Doors, Topology, World},
 };
 
+/// Where prompt sources stand, below the state directory.
+const POSITIONS: &str = "prompts";
 /// How long the summary waits for the chain.
 const WEIGHTS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -83,7 +85,7 @@ async fn start(
     let (seed, registry) = (Seed(config.seed), Registry::new());
     let ours = signer.hotkey();
     logging.register(&registry)?;
-    let source = prompts::open(&config.prompts.source)?;
+    let sources = prompts::Sources::open(&config.prompts, &config.models, &clock)?;
     let exporter = match &config.reporting.metrics {
         metrics if metrics.off => None,
         metrics => Some(Exporter::bind(metrics.address).await?),
@@ -103,6 +105,9 @@ async fn start(
         hotkey: ours,
     };
     let store = Store::open(&config.state_dir, &identity, config.ledger.check_up_to_bytes)?;
+    // They read on ahead while models are loaded.
+    let source_metrics = prompts::SourcesMetrics::register(&registry)?;
+    let source = Arc::new(sources.start(Some(config.state_dir.join(POSITIONS)), seed, &source_metrics)?);
 
     let axon = if config.chain.endpoint.is_remote() { serve_axon(&mut config, ours, &clock).await? } else { None };
     let chain_metrics = openvalidators_subtensor::Metrics::new(&registry, &clock)?;
@@ -123,6 +128,7 @@ async fn start(
         }
     };
     let (duty, declared_version) = (!config.weights.disable_set_weights, config.dendrite.declared_version);
+    source.settle(&*clock, Duration::from_secs_f64(config.prompts.first_text_patience_seconds)).await;
     let world = World {
         config,
         clock: clock.clone(),

@@ -67,12 +67,12 @@ fn the_configuration_in_force_can_be_read_back() {
 fn corpus() {
     models();
     let (state, texts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = format!("prompts.source={{ kind = \"directory\", path = {:?} }}", texts.path());
+    let source = format!("prompts.sources.mine={{ kind = \"directory\", path = {:?} }}", texts.path());
     let told = texts.path().to_str().unwrap();
     run_in(state.path(), &["--set", &source], &[told]);
     std::fs::write(texts.path().join("bad.jsonl"), "{\"text\": \"One. Two.\"}\n{broken\n").unwrap();
     run_in(state.path(), &["--set", &source], &["bad.jsonl", "2"]);
-    let missing = "prompts.source={ kind = \"directory\", path = \"/nowhere/at/all\" }";
+    let missing = "prompts.sources.mine={ kind = \"directory\", path = \"/nowhere/at/all\" }";
     run_in(state.path(), &["--set", missing], &["/nowhere/at/all"]);
 }
 

@@ -72,7 +72,7 @@ const FLAGS: &[Flag] = &[
     flag("neuron.mock_reward_models", Means::AbsentSwitch(NO_MOCKS)),
     flag("neuron.mock_dendrite_pool", Means::AbsentSwitch(NO_MOCKS)),
     flag("neuron.mock_gating_model", Means::AbsentSwitch(NO_MOCKS)),
-    flag("neuron.mock_dataset", Means::AbsentSwitch(NO_MOCKS)),
+    flag("neuron.mock_dataset", Means::Says("prompts.only", "embedded")),
     flag("mock", Means::AbsentSwitch(NO_MOCKS)),
     // Without the switch the reference takes a causal model's last token.
     flag("gating.model_name", Means::SetsAndSays("gating.model", "gating.pooling", "last_token")),

@@ -101,7 +101,7 @@ pub(crate) struct Head {
 }
 
 /// How one request ended, if not well.
-enum Trouble {
+pub(crate) enum Trouble {
     /// Worth repeating, after the pause the server asked for.
     Passing { reason: String, pause: Option<Duration>, advanced: bool },
     /// No connection came about.
@@ -248,7 +248,7 @@ impl Downloader<'_> {
 
     /// Repeats a request while repeating makes sense. Only attempts in a row without a new byte count; a server that
     /// takes no connection gets two, so that the next source has its turn within seconds.
-    async fn patiently<T>(&self, mut request: impl AsyncFnMut() -> Result<T, Trouble>) -> Result<T, Failure> {
+    pub async fn patiently<T>(&self, mut request: impl AsyncFnMut() -> Result<T, Trouble>) -> Result<T, Failure> {
         let mut failed = 0;
         loop {
             let (reason, pause, allowed) = match request().await {
@@ -409,7 +409,7 @@ fn absent_is_fine(error: io::Error) -> io::Result<()> {
 // === Reading answers ===
 
 /// The answer, if it is one that carries the bytes asked for (or says that the range is past the end).
-fn accepted(sent: reqwest::Result<Response>) -> Result<Response, Trouble> {
+pub(crate) fn accepted(sent: reqwest::Result<Response>) -> Result<Response, Trouble> {
     let response = answered(sent)?;
     let status = response.status();
     let reason = format!("it answered {status}");
@@ -454,14 +454,14 @@ fn refuse_wrong_size(wanted: &Wanted<'_>, total: Option<u64>) -> Result<(), Trou
 }
 
 /// First byte and size of the file, from `Content-Range: bytes 5-9/10` (`*` for an unknown size).
-fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
+pub(crate) fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
     let value = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let start = range.split_once('-')?.0.parse().ok()?;
     Some((start, if total == "*" { None } else { Some(total.parse().ok()?) }))
 }
 
-fn with_token(request: RequestBuilder, token: Option<&Token>) -> RequestBuilder {
+pub(crate) fn with_token(request: RequestBuilder, token: Option<&Token>) -> RequestBuilder {
     match token {
         Some(token) => request.bearer_auth(&token.0),
         None => request,
@@ -476,16 +476,16 @@ fn here(error: impl Into<Failure>) -> Trouble {
     Trouble::Lasting(error.into())
 }
 
-fn passing(reason: String) -> Trouble {
+pub(crate) fn passing(reason: String) -> Trouble {
     Trouble::Passing { reason, pause: None, advanced: false }
 }
 
-fn lasting(reason: String) -> Trouble {
+pub(crate) fn lasting(reason: String) -> Trouble {
     Trouble::Lasting(Failure::Source(reason))
 }
 
 /// An error with its causes on one line, and without the address, which may hold a password or a signature.
-fn because(error: &reqwest::Error) -> String {
+pub(crate) fn because(error: &reqwest::Error) -> String {
     let mut words = if error.is_timeout() { "timed out".to_owned() } else { String::new() };
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -47,9 +47,10 @@ pub(crate) struct Etag(String);
 // === impl RepositoryCache ===
 
 impl RepositoryCache {
-    /// Of `owner/name`, in the cache at `root`.
+    /// Of the model `owner/name`, or of `datasets/owner/name`, in the cache at `root`.
     pub fn new(root: &Path, repository: &str) -> Self {
-        let name = format!("models--{}", repository.replace('/', "--"));
+        let kind = if repository.starts_with("datasets/") { "" } else { "models--" };
+        let name = format!("{kind}{}", repository.replace('/', "--"));
         Self { folder: root.join(&name), locks: root.join(".locks").join(&name) }
     }
 

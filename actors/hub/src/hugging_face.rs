@@ -197,7 +197,7 @@ impl HuggingFace<'_> {
     }
 
     /// `ENDPOINT/before…/OWNER/NAME/verb/REVISION/after…`, a `/` of the revision escaped.
-    fn address(&self, before: &[&str], from: &Repository, verb: &str, after: &[&str]) -> Result<Url, Failure> {
+    pub fn address(&self, before: &[&str], from: &Repository, verb: &str, after: &[&str]) -> Result<Url, Failure> {
         let mut url = self.settings.endpoint.clone();
         url.path_segments_mut()
             .map_err(|()| Failure::Source("the hub's address takes no path".into()))?
@@ -210,11 +210,11 @@ impl HuggingFace<'_> {
     }
 
     /// What a refusal means, and what to do.
-    fn explain(&self, failure: Failure, from: &Repository) -> Failure {
+    pub fn explain(&self, failure: Failure, from: &Repository) -> Failure {
         let Failure::Refused { status, code } = failure else { return failure };
         let Repository { repository, revision } = from;
         let page = format!("{}{repository}", self.settings.endpoint);
-        let token = if self.settings.token.is_some() { "the token given may not" } else { "no token was given" };
+        let token = if self.settings.token.is_some() { "the token given may not" } else { "no token was given to" };
         let words = match (status, code.as_deref()) {
             (_, Some("GatedRepo")) | (StatusCode::FORBIDDEN, _) => format!(
                 "the repository is gated and {token} read it: accept its terms once at {page}, and set HF_TOKEN to a token \

@@ -73,8 +73,16 @@ struct Index {
 // === impl Listing ===
 
 impl Listing {
-    /// Reads the hub's answer.
+    /// Reads the hub's answer. Files in folders are left out.
     pub fn parse(answer: &str) -> Result<Self, String> {
+        let mut listing = Self::with_folders(answer, MOST_FILES)?;
+        // Folders hold other forms: ONNX, pooling layers of sentence encoders.
+        listing.files.retain(|file| !file.name.contains(['/', '\\']));
+        Ok(listing)
+    }
+
+    /// Reads the hub's answer, which is to name `most_files` at most.
+    pub fn with_folders(answer: &str, most_files: usize) -> Result<Self, String> {
         let Answer { sha, siblings } = serde_json::from_str(answer).map_err(|error| {
             let start: String = answer.chars().take(40).collect();
             format!("its listing is not the JSON of a hub ({error}); it starts with {start:?}")
@@ -82,16 +90,14 @@ impl Listing {
         if !is_hexadecimal(&sha, 40) {
             return Err(format!("its listing names the commit {:?}", sha.chars().take(60).collect::<String>()));
         }
-        if siblings.len() > MOST_FILES {
-            return Err(format!("it lists {} files, the limit is {MOST_FILES}", siblings.len()));
+        if siblings.len() > most_files {
+            return Err(format!("it lists {} files, the limit is {most_files}", siblings.len()));
         }
         let offered = |Sibling { rfilename, size, lfs }| {
             let (sha256, large) = lfs.map_or((None, None), |lfs| (lfs.sha256, lfs.size));
             Offered { name: rfilename, bytes: size.or(large), sha256: sha256.filter(|hash| is_hexadecimal(hash, 64)) }
         };
-        // Folders hold other forms: ONNX, pooling layers of sentence encoders.
-        let files = siblings.into_iter().map(offered).filter(|file| !file.name.contains(['/', '\\'])).collect();
-        Ok(Self { commit: sha, files })
+        Ok(Self { commit: sha, files: siblings.into_iter().map(offered).collect() })
     }
 
     /// Config and tokenizer.

@@ -19,7 +19,7 @@ pub struct Mailboxes {
 }
 
 /// Draws contexts from a source. It has no state of its own: which text a forward gets depends on the seed, the forward
-/// and the source.
+/// and what the source has read.
 pub struct PromptsActor {
     source: Arc<dyn Source>,
     seed: Seed,
@@ -46,7 +46,7 @@ impl Mailboxes {
 // === impl PromptsActor ===
 
 impl PromptsActor {
-    /// Draws from `source`; made once with [`crate::open`] and kept over restarts.
+    /// Draws from `source`; made once with [`crate::Sources`] and kept over restarts.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, seed: Seed) -> Self {
         Self { source, seed }

@@ -6,7 +6,12 @@ use openvalidators_messages::StepKind;
 use openvalidators_runtime::Backoff;
 use serde::{Deserialize, Serialize};
 
-use crate::{script::Script, template::TemplateError};
+use crate::{
+    hygiene::HygieneConfig,
+    script::Script,
+    source::{self, SourcesConfig},
+    template::TemplateError,
+};
 
 /// Most rounds of followup and answer: the index of a step is one byte, and each round takes two steps.
 pub const MAX_FOLLOWUP_STEPS: u8 = 100;
@@ -20,6 +25,8 @@ pub const MAX_SECONDS: f64 = 86_400.0;
 pub const MIN_TEXT_BYTES: usize = 256;
 /// Most room for a text in a prompt: far above what any model reads.
 pub const MAX_TEXT_BYTES: usize = 1_048_576;
+/// Most texts read ahead of one source; their memory has a limit of its own.
+pub const MAX_SHUFFLE_BUFFER: usize = 1_000_000;
 
 /// The table `[prompts]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,25 +68,21 @@ pub struct Config {
     pub quote_limit_bytes: usize,
     /// Most bytes of completions in one prompt; the oldest exchanges are left out of it first.
     pub quoted_total_bytes: usize,
-    /// Where contexts come from.
-    pub source: SourceConfig,
+    /// Where contexts come from, by names of the operator's choice.
+    pub sources: SourcesConfig,
+    /// The one source that is used, and no other; all where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
+    /// Texts of a source that are read ahead; each draw takes any of them, which shuffles as `datasets` does.
+    pub shuffle_buffer: usize,
+    /// How long the start waits for the first text of each source; then others stand in for it.
+    pub first_text_patience_seconds: f64,
+    /// Which texts of files and datasets are used.
+    pub hygiene: HygieneConfig,
     /// Files that replace the built-in wording.
     pub templates: TemplatePaths,
     /// Ways of openvalidators 1.2.0 that are off for good reason.
     pub compat: Compat,
-}
-
-/// Where contexts come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SourceConfig {
-    /// The passages that are part of the program.
-    Embedded {},
-    /// A folder of `.txt` and `.jsonl` files.
-    Directory {
-        /// The folder.
-        path: PathBuf,
-    },
 }
 
 /// Files that replace the built-in wording; what is left out stays as built in. Which placeholders each must name is
@@ -130,6 +133,37 @@ pub enum ConfigError {
         least: String,
         /// The largest allowed value.
         most: String,
+    },
+    /// A source by a name that cannot be one.
+    #[error("`prompts.sources.{name}`: a name has 1 to 40 of a-z, 0-9, `-` and `_`")]
+    SourceName {
+        /// What it is.
+        name: String,
+    },
+    /// A source whose share is none.
+    #[error("`prompts.sources.{name}.weight` is {weight}: set it between 0 and 1000000; at 0 it stands in for others")]
+    SourceWeight {
+        /// The source.
+        name: String,
+        /// What it is.
+        weight: f64,
+    },
+    /// `only` names no source.
+    #[error("`prompts.only` is `{name}`, which is no source: it is one of {known}")]
+    NoSuchSource {
+        /// What it is.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A language nobody knows.
+    #[error(
+        "`prompts.hygiene.languages` has `{found}`: write codes of ISO 639-3, such as eng, deu, fra, spa, cmn, jpn; [] takes \
+         any language"
+    )]
+    Language {
+        /// What it is.
+        found: String,
     },
     /// A template that cannot be used.
     #[error(transparent)]
@@ -185,7 +219,11 @@ impl Default for Config {
             context_limit_bytes: 6_000,
             quote_limit_bytes: 1_500,
             quoted_total_bytes: 5_000,
-            source: SourceConfig::default(),
+            sources: source::default_sources(),
+            only: None,
+            shuffle_buffer: 10_000,
+            first_text_patience_seconds: 20.0,
+            hygiene: HygieneConfig::default(),
             templates: TemplatePaths::default(),
             compat: Compat::default(),
         }
@@ -209,6 +247,10 @@ impl Config {
             within("quoted_total_bytes", self.quoted_total_bytes, 2 * MIN_TEXT_BYTES, MAX_TEXT_BYTES)?;
         let quote_limit_bytes =
             within("quote_limit_bytes", self.quote_limit_bytes, MIN_TEXT_BYTES, quoted_total_bytes / 2)?;
+        source::check(&self.sources, self.only.as_deref())?;
+        within("shuffle_buffer", self.shuffle_buffer, 1, MAX_SHUFFLE_BUFFER)?;
+        within("first_text_patience_seconds", self.first_text_patience_seconds, 0.0, MAX_SECONDS)?;
+        self.hygiene.check()?;
         Ok(Settings {
             concurrent_forwards: within("concurrent_forwards", self.concurrent_forwards, 1, MAX_CONCURRENT_FORWARDS)?,
             followup_steps: within("num_followup_steps", self.num_followup_steps, 0, MAX_FOLLOWUP_STEPS)?,
@@ -239,14 +281,6 @@ impl Config {
     }
 }
 
-// === impl SourceConfig ===
-
-impl Default for SourceConfig {
-    fn default() -> Self {
-        Self::Embedded {}
-    }
-}
-
 // === impl Settings ===
 
 impl Settings {
@@ -266,7 +300,7 @@ impl Settings {
 }
 
 /// Refuses what is outside the range, NaN included.
-fn within<T: PartialOrd + Display>(key: &'static str, found: T, least: T, most: T) -> Result<T, ConfigError> {
+pub(crate) fn within<T: PartialOrd + Display>(key: &'static str, found: T, least: T, most: T) -> Result<T, ConfigError> {
     if least <= found && found <= most {
         return Ok(found);
     }
@@ -317,9 +351,28 @@ mod tests {
     #[test]
     fn unknown_keys_are_refused() {
         assert!(toml::from_str::<Config>("timeout = 1").is_err());
-        assert!(toml::from_str::<Config>("[source]\nkind = \"embedded\"\npath = \"x\"").is_err());
-        assert!(toml::from_str::<Config>("[source]\nkind = \"directory\"").is_err());
-        let found = toml::from_str::<Config>("[source]\nkind = \"directory\"\npath = \"texts\"").unwrap();
-        assert_eq!(found.source, SourceConfig::Directory { path: "texts".into() });
+        assert!(toml::from_str::<Config>("[sources.a]\nkind = \"embedded\"\npath = \"x\"").is_err());
+        assert!(toml::from_str::<Config>("[sources.a]\nkind = \"directory\"").is_err());
+        assert!(toml::from_str::<Config>("[sources.a]\nkind = \"hugging_face\"\nspilt = \"x\"").is_err());
+    }
+
+    #[test]
+    fn sources_are_named_and_weighed() {
+        let text = "[sources.web]\nkind = \"hugging_face\"\ndataset = \"o/n\"\n[sources.mine]\nkind = \"directory\"\n\
+                    path = \"texts\"\nweight = 0.5";
+        let mut config: Config = toml::from_str(text).unwrap();
+        config.check().unwrap();
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        let refused = |config: &Config| config.check().unwrap_err().to_string();
+        config.only = Some("wb".to_owned());
+        assert_eq!(refused(&config), "`prompts.only` is `wb`, which is no source: it is one of mine, web");
+        config.only = Some("web".to_owned());
+        config.hygiene.languages = vec!["en".to_owned()];
+        assert!(refused(&config).contains("`prompts.hygiene.languages` has `en`"));
+        let embedded = config.sources["mine"].clone();
+        config.sources.insert("My texts".to_owned(), embedded);
+        assert!(refused(&config).contains("`prompts.sources.My texts`: a name has"));
+        let heavy = "[sources.a]\nkind = \"embedded\"\nweight = -1.0";
+        assert!(refused(&toml::from_str(heavy).unwrap()).contains("`prompts.sources.a.weight` is -1"));
     }
 }
