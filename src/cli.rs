@@ -14,6 +14,7 @@ use crate::{
 mod analyze;
 mod dataset;
 mod ledger;
+mod prompts;
 mod query;
 mod wallet;
 mod what_if;
@@ -23,6 +24,7 @@ pub use dataset::{
     Collect, Dataset, DatasetAction, Duplicates, Export, ExportFilter, ExportKind, MiningFormat, OldFlags, Select,
 };
 pub use ledger::{Explain, Ledger, LedgerAction, Place, Replay, Steps};
+pub use prompts::{Prompts, PromptsAction, PromptsSample};
 pub use query::{Query, Wire};
 pub use wallet::{Wallet, WalletAction, WalletCheck};
 pub use what_if::WhatIf;
@@ -57,6 +59,8 @@ pub enum Task {
     Import(Import),
     /// Fetch the models, or say which are here.
     Models(Models),
+    /// Look at the texts that forwards would be about.
+    Prompts(Prompts),
     /// Score completions from a file, as the validator scores those of miners.
     Score(Score),
     /// Make tables and training data of recorded steps.

@@ -19,6 +19,7 @@ pub mod models;
 pub mod network;
 mod open_files;
 pub mod progress;
+pub mod prompts;
 pub mod query;
 pub mod replay;
 pub mod run;
@@ -113,6 +114,14 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             let cli::WalletAction::Check(command) = &command.action;
             let config = Config::load(&command.settings(), &parsed.subcommand, None)?;
             wallet::check(&config.wallet, command.json)
+        }
+        Task::Prompts(command) => {
+            let config = Config::load(&command.settings, &parsed.subcommand, None)?;
+            if let Some(code) = only_show(&command.settings, &config)? {
+                return Ok(code);
+            }
+            let cli::PromptsAction::Sample(sample) = &command.action;
+            runtime()?.block_on(prompts::sample(sample, config))
         }
         Task::Query(command) => {
             let config = Config::load(&command.settings(), &parsed.subcommand, None)?;

@@ -237,6 +237,7 @@ mod tests {
         config.wallet.hotkey = Some("1".to_owned());
         config.axon.external_ip = Some([198, 51, 100, 7].into());
         config.axon.external_port = Some(8_091);
+        config.prompts.only = Some("embedded".to_owned());
         let config = toml::Value::try_from(config).unwrap();
         for Flag { name, means } in FLAGS {
             let keys = match means {

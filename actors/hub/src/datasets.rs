@@ -119,9 +119,11 @@ impl Datasets {
         let hub = HuggingFace { downloader: &downloader, settings: &self.settings };
         let url = hub.address(&["api"], from, "revision", &[]).map_err(failed)?;
         let answer = downloader.text(url, "application/json", token, LISTING_LIMIT_BYTES).await;
-        let answer = answer.map_err(|failure| failed(hub.explain(failure, from)))?;
-        let listing =
-            Listing::with_folders(&answer, MOST_FILES).map_err(|reason| failed(Failure::Source(reason)))?;
+        let answer = answer.map_err(|failure| {
+            let lasting = matches!(failure, Failure::Refused { .. });
+            self.failed(&from.repository, hub.explain(failure, from), lasting)
+        })?;
+        let listing = Listing::with_folders(&answer, MOST_FILES).map_err(|reason| failed(Failure::Source(reason)))?;
         Ok((listing.commit, listing.files.into_iter().map(|file| file.name).collect()))
     }
 

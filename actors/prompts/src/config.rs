@@ -300,7 +300,12 @@ impl Settings {
 }
 
 /// Refuses what is outside the range, NaN included.
-pub(crate) fn within<T: PartialOrd + Display>(key: &'static str, found: T, least: T, most: T) -> Result<T, ConfigError> {
+pub(crate) fn within<T: PartialOrd + Display>(
+    key: &'static str,
+    found: T,
+    least: T,
+    most: T,
+) -> Result<T, ConfigError> {
     if least <= found && found <= most {
         return Ok(found);
     }

@@ -134,7 +134,8 @@ mod tests {
         assert_eq!(hygiene.clean("Too short."), Err(LeftOut::Short));
         assert_eq!(hygiene.clean(&"-".repeat(100)), Err(LeftOut::Short));
         assert_eq!(hygiene.clean(&format!("{ENGLISH} \u{FFFD}\u{FFFD}")), Err(LeftOut::Damaged));
-        let german = "Der Hafen lag still unter dünnem Nebel, und die Boote waren noch nicht hinausgefahren auf die See.";
+        let german =
+            "Der Hafen lag still unter dünnem Nebel, und die Boote waren noch nicht hinausgefahren auf die See.";
         assert_eq!(hygiene.clean(german), Err(LeftOut::Language));
         assert!(hygiene.clean(ENGLISH).is_ok());
         let again = format!("  {}", ENGLISH.to_uppercase().replace(' ', "\n"));
@@ -146,7 +147,8 @@ mod tests {
     #[test]
     fn any_language_and_a_limited_length_can_be_had() {
         let mut hygiene = hygiene(|config| (config.languages, config.max_bytes) = (vec![], 50));
-        let german = "Der Hafen lag still unter dünnem Nebel, und die Boote waren noch nicht hinausgefahren auf die See.";
+        let german =
+            "Der Hafen lag still unter dünnem Nebel, und die Boote waren noch nicht hinausgefahren auf die See.";
         let cut = hygiene.clean(german).unwrap();
         assert!(cut.len() <= 50 && german.starts_with(&cut), "{cut}");
     }

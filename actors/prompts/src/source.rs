@@ -25,9 +25,7 @@ use openvalidators_messages::prompts::{Context, SourceError};
 use openvalidators_runtime::{Seed, SharedClock};
 use rand::RngCore;
 
-pub use config::{
-    AddressesConfig, DirectoryConfig, EmbeddedConfig, HuggingFaceConfig, SourceConfig, SourcesConfig,
-};
+pub use config::{AddressesConfig, DirectoryConfig, EmbeddedConfig, HuggingFaceConfig, SourceConfig, SourcesConfig};
 pub(crate) use config::{check, default_sources};
 pub use directory::OpenError;
 pub use embedded::{Embedded, Passage};
@@ -127,12 +125,7 @@ impl Sources {
     ///
     /// # Errors
     /// [`SourcesError::NoThread`].
-    pub fn start(
-        self,
-        folder: Option<PathBuf>,
-        seed: Seed,
-        metrics: &SourcesMetrics,
-    ) -> Result<Mix, SourcesError> {
+    pub fn start(self, folder: Option<PathBuf>, seed: Seed, metrics: &SourcesMetrics) -> Result<Mix, SourcesError> {
         let Self { opened, buffer, hygiene, clock } = self;
         let parts = stream::StreamParts { buffer, hygiene, seed, clock, folder };
         let mut started = Vec::new();

@@ -29,7 +29,8 @@ pub fn repair(text: &str) -> Cow<'_, str> {
 /// Whether a sequence occurs that nobody writes.
 fn is_damaged(text: &str) -> bool {
     text.char_indices().any(|(at, lead)| {
-        matches!(lead, 'Â' | 'Ã' | 'â' | 'ï' | 'ð') && sequence(&text[at..]).is_some_and(|(_, bytes)| is_telling(&bytes))
+        matches!(lead, 'Â' | 'Ã' | 'â' | 'ï' | 'ð')
+            && sequence(&text[at..]).is_some_and(|(_, bytes)| is_telling(&bytes))
     })
 }
 
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_was_read_wrongly_is_read_again() {
-        for text in ["A café, a naïve façade.", "“Quoted” – it’s fine…", "Ängström, œuvre, Łódź’s", "Nice 👍 day"] {
+        for text in ["A café, a naïve façade.", "“Quoted” – it’s fine…", "Ängström, œuvre, Łódź’s", "Nice 👍 day"]
+        {
             for damaged in [damage(text, windows_1252), damage(text, char::from)] {
                 assert_ne!(damaged, text);
                 assert_eq!(repair(&damaged), text, "of {damaged:?}");

@@ -53,9 +53,10 @@ mod tests {
     #[test]
     fn the_oldest_is_forgotten_first() {
         let mut seen = Seen::new(2);
-        assert_eq!(["One.", "one!", "two", "three", "ONE", "three"].map(|text| seen.is_new(text)), [
-            true, false, true, true, true, false
-        ]);
+        assert_eq!(
+            ["One.", "one!", "two", "three", "ONE", "three"].map(|text| seen.is_new(text)),
+            [true, false, true, true, true, false]
+        );
         assert_eq!((seen.known.len(), seen.order.len()), (2, 2));
         assert!(Seen::new(0).is_new("x"));
     }

@@ -10,7 +10,7 @@ use openvalidators_runtime::{Clock, DrivenClock, Reason, SystemClock};
 
 use super::*;
 use crate::{
-    Config, Mailboxes, PromptsActor, SourceConfig, open,
+    Config, Embedded, Mailboxes, PromptsActor,
     stage::{Cast, Stage, outcome, settle_down},
 };
 
@@ -45,7 +45,7 @@ async fn several_lanes_settle_exactly_the_budget() {
 async fn lanes_talk_about_what_the_actor_draws() {
     let mut stage = Stage::new(Cast::default());
     let mailboxes = Mailboxes::new(4, &stage.registry).unwrap();
-    mailboxes.attach(&PromptsActor::new(open(&SourceConfig::default()).unwrap(), Seed(7)).start());
+    mailboxes.attach(&PromptsActor::new(Arc::new(Embedded::new()), Seed(7)).start());
     stage.desks.draw = mailboxes.draw.clone();
     let config = Config { concurrent_forwards: 2, steps: Some(36), ..Config::default() };
     // The machine's clock: the actor reads on real threads.

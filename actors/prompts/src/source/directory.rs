@@ -175,8 +175,7 @@ impl Shards for Directory {
 
 fn collect(name: &str, folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), OpenError> {
     let too_much = |what| OpenError::TooMuch { name: name.to_owned(), path: folder.to_owned(), what };
-    let unreadable =
-        |path: &Path, error| OpenError::Unreadable { name: name.to_owned(), path: path.to_owned(), error };
+    let unreadable = |path: &Path, error| OpenError::Unreadable { name: name.to_owned(), path: path.to_owned(), error };
     if depth == 0 {
         return Err(too_much(format!("folders nested deeper than {MAX_DEPTH} (or a link that leads back)")));
     }
@@ -223,7 +222,10 @@ mod tests {
         assert!(refused(&[("a.txt", b" \n"), ("b.jsonl", b"\n"), ("c.parquet", b"")]).contains("holds no text"));
         assert!(refused(&[("a.txt", b"ab\xff")]).contains("a.txt: it is not UTF-8 at byte 2"));
         let other_key = refused(&[("a.jsonl", b"{\"text\": \"x\"}\n{\"txt\": 1}\n")]);
-        assert!(other_key.contains("a.jsonl:2: there is no `text`; it has txt; set the source's `column`"), "{other_key}");
+        assert!(
+            other_key.contains("a.jsonl:2: there is no `text`; it has txt; set the source's `column`"),
+            "{other_key}"
+        );
         assert!(refused(&[("a.jsonl", b"{\"text\": \"x\xff\"}\n")]).contains("a.jsonl:1: expected"));
         assert!(refused(&[("a.txt", &vec![b'x'; 16_777_217])]).contains("more than 16777216 bytes"));
         assert!(refused(&[("a.jsonl", &vec![b'x'; 16_777_217])]).contains("a.jsonl:1: more than 16777216 bytes"));

@@ -82,7 +82,9 @@ impl HuggingFace {
         let converted = revision.starts_with("refs/convert/");
         let folders: BTreeSet<&str> = readable.iter().filter_map(|file| Some(file.split_once('/')?.0)).collect();
         let of_config: Vec<String> = match config {
-            Some(config) => readable.iter().filter(|file| folders_of(file).any(|part| part == config)).cloned().collect(),
+            Some(config) => {
+                readable.iter().filter(|file| folders_of(file).any(|part| part == config)).cloned().collect()
+            }
             None if converted && folders.len() > 1 => {
                 return nothing("several configurations and the source's `config` names none".to_owned(), folders);
             }

@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn each_has_its_share_and_the_spare_one_none() {
-        let found = drawn(&mix(&[("spare", 0.0, true), ("one", 1.0, true), ("three", 3.0, true)], &Registry::new()), 4_000);
+        let found =
+            drawn(&mix(&[("spare", 0.0, true), ("one", 1.0, true), ("three", 3.0, true)], &Registry::new()), 4_000);
         assert_eq!(found.values().sum::<u64>(), 4_000);
         assert!((found["three"] as f64 - 3_000.0).abs() < 120.0, "{found:?}");
         assert!(!found.contains_key("spare"));
@@ -150,7 +151,7 @@ mod tests {
         let misses = registry.gather().into_iter().find(|family| family.name().contains("misses")).unwrap();
         let of = |name: &str| {
             let series = misses.get_metric().iter().find(|metric| metric.get_label()[0].value() == name).unwrap();
-            series.get_counter().value()
+            series.get_counter().get_value()
         };
         assert_eq!((of("a"), of("b"), of("spare")), (100.0, 100.0, 0.0));
     }

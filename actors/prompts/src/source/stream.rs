@@ -76,17 +76,23 @@ impl Stream {
         parts: &StreamParts,
         metrics: SourceMetrics,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            capacity: parts.buffer.max(1),
-            metrics,
-            state: Mutex::default(),
-            room: Condvar::new(),
-        });
+        let shared =
+            Arc::new(Shared { capacity: parts.buffer.max(1), metrics, state: Mutex::default(), room: Condvar::new() });
         let hygiene = Hygiene::new(&parts.hygiene);
         let filler = Filler::new(name, shards, hygiene, parts, shared.clone());
         // Not joined: it may be in the middle of a request, which ends by itself.
         std::thread::Builder::new().name(format!("prompts-{name}")).spawn(move || filler.run())?;
         Ok(Self { name: name.to_owned(), shared })
+    }
+
+    /// Stops, and waits until the thread has written where it stands.
+    #[cfg(test)]
+    pub fn close(self) {
+        let shared = self.shared.clone();
+        drop(self);
+        while Arc::strong_count(&shared) > 1 {
+            std::thread::yield_now();
+        }
     }
 }
 

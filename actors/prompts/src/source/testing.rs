@@ -11,13 +11,9 @@ use std::{
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use futures::future::BoxFuture;
 use openvalidators_runtime::Clock;
-use parquet::{
-    arrow::ArrowWriter,
-    basic::Compression,
-    file::properties::WriterProperties,
-};
+use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 
-pub use double::{Double, Fault, Seen};
+pub use double::{Double, Fault};
 
 /// A hundred times as fast as the machine's.
 #[derive(Default)]
@@ -66,7 +62,11 @@ pub fn parquet(column: &str, texts: &[String]) -> Vec<u8> {
 
 /// JSON lines of texts.
 pub fn json_lines(texts: &[String]) -> Vec<u8> {
-    texts.iter().map(|text| format!("{}\n", serde_json::json!({"id": 1, "text": text}))).collect::<String>().into_bytes()
+    texts
+        .iter()
+        .map(|text| format!("{}\n", serde_json::json!({"id": 1, "text": text})))
+        .collect::<String>()
+        .into_bytes()
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -83,11 +83,15 @@ fn an_empty_shard_has_no_records() {
 #[test]
 fn bad_lines_are_told_and_passed_over() {
     let long = format!("{{\"text\": \"{}\"}}\n", "x".repeat(MAX_TEXT_BYTES as usize));
-    let lines = format!("{{\"text\": \"one\"}}\n\n{{broken\n{{\"txt\": 1, \"n\": 2}}\n{long}{{\"text\": 3}}\n{{\"text\": \"last\"}}");
+    let lines = format!(
+        "{{\"text\": \"one\"}}\n\n{{broken\n{{\"txt\": 1, \"n\": 2}}\n{long}{{\"text\": 3}}\n{{\"text\": \"last\"}}"
+    );
     let found = all(&mut *open("a.jsonl", lines.as_bytes(), "text", Mark::default()).unwrap());
     let faults: Vec<&str> = found.iter().filter_map(|record| record.as_ref().err()).map(String::as_str).collect();
     assert_eq!((found.len(), found[0].as_deref(), found[5].as_deref()), (6, Ok("one"), Ok("last")));
-    for (fault, words) in faults.iter().zip(["JSON object", "it has n, txt", "more than 16777216 bytes", "expected a string"]) {
+    for (fault, words) in
+        faults.iter().zip(["JSON object", "it has n, txt", "more than 16777216 bytes", "expected a string"])
+    {
         assert!(fault.contains(words), "{fault}");
     }
 }

@@ -29,7 +29,8 @@ const PAUSES: Backoff =
 const SHARD_ATTEMPTS: usize = 12;
 /// A pause is cut into pieces, so that a stop is noticed.
 const STOP_POLL: Duration = Duration::from_millis(500);
-/// Texts between two looks at where it stands; while the buffer is full it is each text.
+/// While the buffer is filled for the first time the position is written after so many texts; later after each record, which
+/// is as often as a forward begins.
 const TEXTS_PER_WRITE: u64 = 100;
 /// Records of a shard whose faults are told one by one.
 const TOLD_RECORDS: u64 = 3;
@@ -46,6 +47,8 @@ pub(super) struct Filler {
     blocking: BlockOn,
     /// Failures in a row.
     failed: usize,
+    /// The buffer was full once.
+    was_full: bool,
     /// Texts put into the buffer in this pass.
     kept: usize,
     /// Why a record of this pass was of no use, the latest.
@@ -87,6 +90,7 @@ impl Filler {
             file,
             blocking: BlockOn::default(),
             failed: 0,
+            was_full: false,
             kept: 0,
             useless: None,
         }
@@ -111,7 +115,12 @@ impl Filler {
         let listing = self.shards.list(self.position.listing.as_deref())?;
         if self.position.listing.as_ref() != Some(&listing.version) {
             if let Some(was) = &self.position.listing {
-                tracing::warn!(source = self.name, was, now = listing.version, "the source has changed: it begins anew");
+                tracing::warn!(
+                    source = self.name,
+                    was,
+                    now = listing.version,
+                    "the source has changed: it begins anew"
+                );
             }
             self.position.listing = Some(listing.version.clone());
             (self.position.shard, self.position.mark) = (0, <_>::default());
@@ -170,7 +179,7 @@ impl Filler {
             match cleaned.and_then(|text| self.hygiene.clean(&text)) {
                 Ok(text) => {
                     let source = format!("{}:{shard}:{place}", self.name);
-                    self.write_now_and_then();
+                    self.was_full |= self.shared.is_full();
                     if !self.shared.put(Context { source, text: text.into() }) {
                         return Err(End::Stopped);
                     }
@@ -184,15 +193,12 @@ impl Filler {
                 }
             }
             self.position.mark = reader.mark();
+            if self.was_full || (self.kept as u64).is_multiple_of(TEXTS_PER_WRITE) {
+                self.file.write(&self.position);
+            }
             if self.shared.is_stopped() {
                 return Err(End::Stopped);
             }
-        }
-    }
-
-    fn write_now_and_then(&mut self) {
-        if (self.kept as u64).is_multiple_of(TEXTS_PER_WRITE) || self.shared.is_full() {
-            self.file.write(&self.position);
         }
     }
 

@@ -90,14 +90,7 @@ impl Double {
     }
 
     /// Serves a dataset as the hub does, its files from `storage`.
-    pub fn serve_dataset(
-        &self,
-        name: &str,
-        revision: &str,
-        commit: &str,
-        files: &[(&str, Vec<u8>)],
-        storage: &Double,
-    ) {
+    pub fn serve_dataset(&self, name: &str, revision: &str, commit: &str, files: &[(&str, Vec<u8>)], storage: &Double) {
         let siblings: Vec<_> = files.iter().map(|(name, _)| serde_json::json!({"rfilename": name})).collect();
         let listing = serde_json::json!({"id": name, "sha": commit, "siblings": siblings}).to_string();
         for revision in [revision, commit] {
