@@ -390,6 +390,18 @@ PIPELINE = {
         lines("Settling repeated", "Attempts a minute that had to be made again; zero is right.", "none",
               {"all parts": f"60 * (sum(rate(openvalidators_settle_retries_total@[{RATE}])) or vector(0))"}),
     ],
+    "Prompt sources": [
+        lines("Texts read ahead", "Each forward takes one; at zero another source stands in.", "none", {"{{source}}": "openvalidators_prompt_source_texts@"}),
+        lines("Forwards by source", "Per hour; `missed` are those that another source stood in for.", "none",
+              {"{{source}}": f"3600 * sum by (source) (rate(openvalidators_prompt_source_draws_total@[{RATE}]))",
+               "{{source}} missed": f"3600 * sum by (source) (rate(openvalidators_prompt_source_misses_total@[{RATE}]))"}),
+        lines("Trouble", "`down` while a source cannot be read; failures in an hour, each tried again.", "none",
+              {"{{source}} down": "1 - openvalidators_prompt_source_up@",
+               "{{source}} failures": "sum by (source) (increase(openvalidators_prompt_source_failures_total@[1h]))"}),
+        lines("Records read", "A second.", "none", rate("openvalidators_prompt_source_records_total", "source"), width=12),
+        lines("Records left out", "A second, by reason: docs/prompts.md.", "none",
+              {"{{source}} {{reason}}": f"sum by (source, reason) (rate(openvalidators_prompt_source_left_out_total@[{RATE}]))"}, width=12),
+    ],
     "Inboxes": [
         lines("Depth", "Messages that hold a place.", "none", {"{{inbox}}": "openvalidators_mailbox_depth@"}, width=12),
         lines("Waiting for a place", "Share of the time that senders wait, by inbox.", "percentunit", rate("openvalidators_mailbox_wait_seconds_total", "inbox"), width=12),
