@@ -22,6 +22,7 @@ mod live;
 mod models;
 mod network;
 mod program;
+mod prompts;
 mod resume;
 mod routing;
 mod run;

@@ -10,7 +10,7 @@ use crate::ForwardId;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<Context, SourceError>")]
 pub struct Draw {
-    /// Same forward and seed, same text.
+    /// Same forward and seed, same choice: of sources, and of the texts that a source has ready.
     pub forward: ForwardId,
 }
 

@@ -70,7 +70,7 @@ impl Hygiene {
         Self {
             min_bytes: config.min_bytes,
             max_bytes: config.max_bytes,
-            languages: config.languages.iter().filter_map(|code| Lang::from_code(code)).collect(),
+            languages: config.languages.iter().filter_map(Lang::from_code).collect(),
             seen: Seen::new(config.remember_passages),
         }
     }

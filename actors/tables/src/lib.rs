@@ -1,8 +1,9 @@
 //! Recorded steps as rows: one shape for what the ledger, event logs and old data sets hold, read as a stream, kept as
 //! Parquet or CSV.
 //!
-//! A leaf, and the only crate that sees Arrow and Parquet. It is no actor: the offline tools (`openvalidators dataset`,
-//! `openvalidators analyze`) call it, and of the validator only the archive that the ledger gives old steps to.
+//! A leaf; beside the readers of texts in `prompts`, the only crate that sees Arrow and Parquet. It is no actor: the offline
+//! tools (`openvalidators dataset`, `openvalidators analyze`) call it, and of the validator only the archive that the ledger
+//! gives old steps to.
 //!
 //! [`Source`] is what every reader implements; [`Merged`] makes one stream of several, without the steps that came twice,
 //! and says which forward each step belongs to. What cannot be read is skipped one record at a time, counted and named in

@@ -18,6 +18,7 @@ const CHECKED_RECORDS: usize = 10_000;
 
 /// Texts in a folder.
 pub struct Directory {
+    name: String,
     root: PathBuf,
     column: String,
 }
@@ -105,9 +106,9 @@ impl Directory {
         if !std::fs::metadata(root).map_err(unreadable)?.is_dir() {
             return Err(OpenError::NotADirectory { name: name.to_owned(), path: root.to_owned() });
         }
-        let source = Self { root: root.to_owned(), column: column.to_owned() };
-        let files = source.files(name)?;
-        if !source.check(name, &files)? {
+        let source = Self { name: name.to_owned(), root: root.to_owned(), column: column.to_owned() };
+        let files = source.files()?;
+        if !source.check(&files)? {
             return Err(OpenError::NoText { name: name.to_owned(), path: root.to_owned(), column: column.to_owned() });
         }
         tracing::info!(source = name, path = %root.display(), files = files.len(), "files of texts found");
@@ -115,19 +116,19 @@ impl Directory {
     }
 
     /// Whether a text is among the first records.
-    fn check(&self, name: &str, files: &[String]) -> Result<bool, OpenError> {
+    fn check(&self, files: &[String]) -> Result<bool, OpenError> {
         let mut left = CHECKED_RECORDS;
         let mut found = false;
         for file in files {
             let path = self.root.join(file);
-            let bad = |error| OpenError::BadFile { name: name.to_owned(), path: path.clone(), error };
+            let bad = |error| OpenError::BadFile { name: self.name.clone(), path: path.clone(), error };
             let shard = LocalFile::open(&path).map_err(bad)?;
             let mut reader = shards::read(file, shard, &self.column, Mark::default()).map_err(bad)?;
             while left > 0 {
                 let Some(record) = reader.next().map_err(bad)? else { break };
                 let text = record.map_err(|fault| {
                     let record = reader.mark().record;
-                    OpenError::BadRecord { name: name.to_owned(), path: path.clone(), record, fault }
+                    OpenError::BadRecord { name: self.name.clone(), path: path.clone(), record, fault }
                 })?;
                 found |= text.contains(char::is_alphanumeric);
                 left -= 1;
@@ -142,9 +143,9 @@ impl Directory {
 
     /// Every usable file below, by its path from the folder, in the same order everywhere. Names that begin with a dot are
     /// passed over.
-    fn files(&self, name: &str) -> Result<Vec<String>, OpenError> {
+    fn files(&self) -> Result<Vec<String>, OpenError> {
         let mut files = Vec::new();
-        collect(name, &self.root, MAX_DEPTH, &mut files)?;
+        collect(&self.name, &self.root, MAX_DEPTH, &mut files)?;
         let below = |path: &PathBuf| path.strip_prefix(&self.root).unwrap_or(path).to_str().map(str::to_owned);
         Ok(files.iter().filter_map(below).collect())
     }
@@ -156,7 +157,7 @@ impl Shards for Directory {
     }
 
     fn list(&self, _: Option<&str>) -> Result<Listing, ReadError> {
-        let shards = self.files("").map_err(ReadError::passing)?;
+        let shards = self.files().map_err(ReadError::passing)?;
         // Files that come or go make another list, and the pass begins anew.
         let version = shards.iter().fold(0_u32, |sum, name| {
             name.bytes().fold(sum.rotate_left(5), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))

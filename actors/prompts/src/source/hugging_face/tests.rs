@@ -201,6 +201,17 @@ fn empty_shards_and_unreadable_ones_leave_the_others() {
     assert_eq!(draw(&bench.stream(100), 20), all(0..20));
 }
 
+/// A server that refuses every file for a while was once run through to the end, and the pass was over.
+#[test]
+fn files_that_are_refused_in_a_row_are_a_reason_to_pause() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..9).map(|number| format!("plain/train/000{number}.parquet")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), parquet("content", &texts(0..3)))).collect();
+    bench.serve(&files);
+    let reason = bench.trouble(&bench.stream(100), "files in a row are left out");
+    assert!(reason.contains("no column of texts `text`; it has heavy, content"), "{reason}");
+}
+
 #[test]
 fn a_restart_reads_on_at_the_same_commit() {
     let bench = Bench::new();

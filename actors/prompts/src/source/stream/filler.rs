@@ -27,6 +27,8 @@ const PAUSES: Backoff =
     Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300), retries: usize::MAX };
 /// Failures in a row, none of them with a new record, after which a shard is left for the next.
 const SHARD_ATTEMPTS: usize = 12;
+/// Files left out in a row after which there is a pause: a server may refuse all of them for a while.
+const LEFT_OUT_IN_A_ROW: usize = 3;
 /// A pause is cut into pieces, so that a stop is noticed.
 const STOP_POLL: Duration = Duration::from_millis(500);
 /// While the buffer is filled for the first time the position is written after so many texts; later after each record, which
@@ -45,8 +47,12 @@ pub(super) struct Filler {
     position: Position,
     file: PositionFile,
     blocking: BlockOn,
-    /// Failures in a row.
+    /// Failures since the last record.
     failed: usize,
+    /// Those of them in the shard under way.
+    failed_in_shard: usize,
+    /// Shards left out since the last record.
+    left_out: usize,
     /// The buffer was full once.
     was_full: bool,
     /// Texts put into the buffer in this pass.
@@ -90,6 +96,8 @@ impl Filler {
             file,
             blocking: BlockOn::default(),
             failed: 0,
+            failed_in_shard: 0,
+            left_out: 0,
             was_full: false,
             kept: 0,
             useless: None,
@@ -129,21 +137,32 @@ impl Filler {
         order.shuffle(&mut self.seed.rng(&format!("shards of {}", self.name), &[self.position.pass]));
         let began_anew = (self.position.shard, self.position.mark) == (0, <_>::default());
         while let Some(shard) = order.get(self.position.shard) {
+            let mut refused = None;
             match self.read(&listing.version, shard) {
                 Ok(()) => {}
-                Err(End::Failed(error)) if error.lasting || self.failed + 1 >= SHARD_ATTEMPTS => {
-                    tracing::warn!(source = self.name, shard, %error, "a file of texts is left out");
-                    self.shared.metrics.count_failure();
-                    self.useless = Some(format!("{shard}: {error}"));
-                }
-                Err(End::Failed(error)) => {
-                    return Err(ReadError { reason: format!("{shard}: {}", error.reason), ..error }.into());
-                }
                 Err(End::Stopped) => return Err(End::Stopped),
+                Err(End::Failed(error)) => {
+                    let error = ReadError { reason: format!("{shard}: {}", error.reason), ..error };
+                    self.failed_in_shard += 1;
+                    if !error.lasting && self.failed_in_shard < SHARD_ATTEMPTS {
+                        return Err(error.into());
+                    }
+                    tracing::warn!(source = self.name, %error, "a file of texts is left out");
+                    self.shared.metrics.count_failure();
+                    self.useless = Some(error.reason.clone());
+                    self.left_out += 1;
+                    refused = Some(error).filter(|_| self.left_out.is_multiple_of(LEFT_OUT_IN_A_ROW));
+                }
             }
-            self.failed = 0;
+            self.failed_in_shard = 0;
             (self.position.shard, self.position.mark) = (self.position.shard + 1, <_>::default());
             self.file.write(&self.position);
+            if let Some(error) = refused {
+                let files = self.left_out;
+                return Err(
+                    ReadError::passing(format!("{files} files in a row are left out, the last: {error}")).into()
+                );
+            }
         }
         (self.position.pass, self.position.shard) = (self.position.pass + 1, 0);
         self.file.write(&self.position);
@@ -166,7 +185,7 @@ impl Filler {
         loop {
             let place = reader.mark().record;
             let Some(record) = reader.next()? else { return Ok(()) };
-            self.failed = 0;
+            (self.failed, self.failed_in_shard, self.left_out) = (0, 0, 0);
             self.shared.metrics.count_record();
             let cleaned = record.map_err(|fault| {
                 if told < TOLD_RECORDS {
