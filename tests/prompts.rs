@@ -58,7 +58,8 @@ fn a_validator_goes_on_without_a_source_and_reads_on_after_a_restart() {
         let args = args(steps);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let program = Program::start(state.path(), &args);
-        assert!(program.finish().success());
+        let (_, status) = program.finish();
+        assert!(status.success(), "{status}");
         let record = record(state.path());
         assert!(record > before, "{record} after {before}");
         before = record;
