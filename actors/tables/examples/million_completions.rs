@@ -140,7 +140,8 @@ fn make(path: &Path, steps: u64, seed: u64) {
             .unwrap();
         }
         for column in ["blacklist_filter", "task_validator_filter", "relevance_filter", "diversity_reward_model"] {
-            let passed: Vec<_> = (0..COMPLETIONS).map(|_| if random.next() % 8 == 0 { "0.0" } else { "1.0" }).collect();
+            let passed: Vec<_> =
+                (0..COMPLETIONS).map(|_| if random.next().is_multiple_of(8) { "0.0" } else { "1.0" }).collect();
             let passed = passed.join(", ");
             write!(columns, r#""{column}": [{passed}], "{column}_normalized": [{passed}], "#).unwrap();
         }
