@@ -106,7 +106,7 @@ fn the_commands_of_the_tutorial_give_a_report_and_five_data_sets() {
     let run = |code: &str| said(Command::new(&program).args(["-c", code]).current_dir(folder.path()).output().unwrap());
     let rows: BTreeMap<String, u64> = serde_json::from_str(&run(READ_ALL)).unwrap();
     assert_eq!(rows["steps.parquet"], 18, "{rows:?}");
-    assert!(rows.iter().all(|(_, rows)| *rows > 0), "{rows:?}");
+    assert!(rows.values().all(|rows| *rows > 0), "{rows:?}");
     // Each miner's mean reward, as three readers see it.
     for code in blocks("python") {
         assert!(run(&format!("{code}\nprint('read')")).contains("read"));
@@ -168,8 +168,8 @@ fn offline_runs_are_read(peer: &str) {
     assert!(first.starts_with(id) && first.contains("é number 0") && first.contains("\"[-1.5, None]\""), "{first}");
 
     // A client that was killed while it wrote.
-    let log = fs::read_dir(&runs).unwrap().map(|entry| entry.unwrap().path().join(format!("run-{id}.wandb")));
-    let log = log.into_iter().find(|path| path.exists()).unwrap();
+    let mut log = fs::read_dir(&runs).unwrap().map(|entry| entry.unwrap().path().join(format!("run-{id}.wandb")));
+    let log = log.find(|path| path.exists()).unwrap();
     let bytes = fs::read(&log).unwrap();
     let last_row = bytes.windows(8).position(|window| window == b"number 2").unwrap();
     fs::write(&log, &bytes[..last_row]).unwrap();
