@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use openvalidators_messages::prompts::Context;
 use openvalidators_prompts::{Mix, Source, Sources, SourcesMetrics};
-use openvalidators_runtime::{Clock, Seed, SharedClock, SystemClock};
+use openvalidators_runtime::{Seed, SharedClock, SystemClock};
 use prometheus::Registry;
 
 use crate::{
