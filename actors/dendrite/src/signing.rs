@@ -3,6 +3,10 @@
 //! An axon remembers the last nonce of each `hotkey:uuid` and refuses one that is not greater, and requests in flight at
 //! the same time may arrive in any order. So a uuid is a *lane* that carries one request at a time: each axon has its own
 //! lanes, as many as there have been requests to it at once.
+//!
+//! When it meets a uuid for the first time an axon wants a nonce of the last seconds; after that only a greater one, whatever its
+//! time. A lane therefore goes on from its own last nonce when the wall clock is set back, be it rightly or by mistake: axons that
+//! know it take it either way. Lanes that begin then begin at the time the clock shows.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,7 +18,7 @@ use uuid::Uuid;
 
 use crate::synapse::signed_message;
 
-/// How far nonces may run ahead of the wall clock before it is taken to have been set back, in nanoseconds.
+/// How far fresh nonces may run ahead of the wall clock before it is taken to have been set back, in nanoseconds.
 const MAX_AHEAD_NS: u64 = 1_000_000_000;
 
 /// Axons with lanes kept at rest. Beyond that all are forgotten: fresh uuids are always good.
@@ -51,16 +55,14 @@ pub(crate) struct TakenLane {
 #[derive(Clone, Copy)]
 struct Lane {
     uuid: Uuid,
-    /// The [`Nonces::generation`] that its nonces belong to.
-    generation: u64,
+    /// Its latest nonce; 0 before the first.
+    last: u64,
 }
 
-/// Wall-clock nanoseconds that never repeat and only rise within a generation.
+/// Wall-clock nanoseconds that rise, until the clock is set back.
 #[derive(Default)]
 struct Nonces {
     last: u64,
-    /// Raised when the clock was set back: greater nonces than the new time were used, so every uuid is spent.
-    generation: u64,
 }
 
 // === impl Nonces ===
@@ -68,11 +70,7 @@ struct Nonces {
 impl Nonces {
     fn next(&mut self, now_ns: u64) -> u64 {
         if self.last > now_ns + MAX_AHEAD_NS {
-            tracing::warn!(
-                seconds = (self.last - now_ns) / 1_000_000_000,
-                "the wall clock was set back; renewing uuids"
-            );
-            self.generation += 1;
+            tracing::warn!(seconds = (self.last - now_ns) / 1_000_000_000, "the wall clock was set back");
             self.last = now_ns;
         } else {
             self.last = now_ns.max(self.last + 1);
@@ -96,15 +94,14 @@ impl Signing {
 
     /// Signs whatever `message` makes of a fresh nonce; the signature as `0x` and 128 digits. For wires without lanes.
     pub fn sign_fresh(&self, message: impl FnOnce(u64) -> String) -> (u64, String) {
-        let (nonce, _) = self.fresh_nonce();
+        let nonce = self.fresh_nonce();
         (nonce, self.sign(&message(nonce)))
     }
 
-    /// A nonce greater than all before it in its generation.
-    fn fresh_nonce(&self) -> (u64, u64) {
+    /// The time, and greater than all before it unless the clock was set back.
+    fn fresh_nonce(&self) -> u64 {
         let now_ns = u64::try_from(self.clock.unix().as_nanos()).unwrap_or(u64::MAX / 2);
-        let mut nonces = self.nonces.lock();
-        (nonces.next(now_ns), nonces.generation)
+        self.nonces.lock().next(now_ns)
     }
 
     fn sign(&self, message: &str) -> String {
@@ -114,13 +111,17 @@ impl Signing {
     /// A lane to this axon that no other request uses.
     pub fn take_lane(self: &Arc<Self>, axon: Hotkey) -> TakenLane {
         let kept = self.lanes.lock().get_mut(&axon).and_then(Vec::pop);
-        let lane = kept.unwrap_or_else(|| self.fresh_lane());
+        let lane = kept.unwrap_or_else(Lane::fresh);
         TakenLane { signing: self.clone(), axon, lane }
     }
+}
 
-    fn fresh_lane(&self) -> Lane {
-        // Not derived from the seed: a uuid must never come back after a restart, for axons remember its nonces.
-        Lane { uuid: Uuid::new_v4(), generation: self.nonces.lock().generation }
+// === impl Lane ===
+
+impl Lane {
+    /// Not derived from the seed: a uuid must never come back after a restart, for axons remember its nonces.
+    fn fresh() -> Self {
+        Self { uuid: Uuid::new_v4(), last: 0 }
     }
 }
 
@@ -130,10 +131,8 @@ impl TakenLane {
     /// Signs a request that is about to be sent.
     pub fn sign(&mut self, axon_address: &str, body_hash: &str) -> Signed {
         let signing = &self.signing;
-        let (nonce, generation) = signing.fresh_nonce();
-        if self.lane.generation != generation {
-            self.lane = Lane { uuid: Uuid::new_v4(), generation };
-        }
+        let nonce = signing.fresh_nonce().max(self.lane.last + 1);
+        self.lane.last = nonce;
         let uuid = self.lane.uuid.to_string();
         let signature = signing.sign(&signed_message(nonce, &signing.address, axon_address, &uuid, body_hash));
         Signed { nonce, uuid, signature }
@@ -141,7 +140,7 @@ impl TakenLane {
 
     /// Gives up the uuid, which the axon has seen with a greater nonce.
     pub fn renew(&mut self) {
-        self.lane = self.signing.fresh_lane();
+        self.lane = Lane::fresh();
     }
 }
 
@@ -163,7 +162,7 @@ mod tests {
     use std::{collections::HashSet, time::Duration};
 
     use openvalidators_keys::verify;
-    use openvalidators_runtime::DrivenClock;
+    use openvalidators_runtime::{Clock, DrivenClock};
 
     use super::*;
 
@@ -184,28 +183,70 @@ mod tests {
         assert_eq!(lane.sign("axon", "hash").nonce, first + 1_000_000_000);
     }
 
+    /// The rule of axons since bittensor 7.2, by a clock that is right (`Axon.default_verify`).
+    struct Axon {
+        last: HashMap<String, u64>,
+    }
+
+    impl Axon {
+        const WINDOW: Duration = Duration::from_secs(4 + 12);
+
+        fn takes(&mut self, signed: &Signed, now: Duration) -> bool {
+            let oldest = (now - Self::WINDOW).as_nanos() as u64;
+            let least = self.last.get(&signed.uuid).copied().unwrap_or(oldest);
+            let is_taken = signed.nonce > least;
+            if is_taken {
+                self.last.insert(signed.uuid.clone(), signed.nonce);
+            }
+            is_taken
+        }
+    }
+
+    /// A wall clock that somebody sets an hour wrong, and right again: it was refused by every axon for that hour.
     #[test]
-    fn a_clock_set_back_renews_every_uuid_and_never_sends_a_future_nonce() {
-        let mut nonces = Nonces::default();
-        let hour = 3_600 * 1_000_000_000;
-        assert_eq!(nonces.next(10 * hour), 10 * hour);
-        // A small step back (NTP) is bridged without new uuids.
-        assert_eq!(nonces.next(10 * hour - 5), 10 * hour + 1);
-        assert_eq!(nonces.generation, 0);
-        assert_eq!(nonces.next(9 * hour), 9 * hour);
-        assert_eq!(nonces.generation, 1);
-        assert_eq!(nonces.next(9 * hour), 9 * hour + 1);
+    fn a_clock_that_jumps_an_hour_and_back_is_refused_by_no_axon_that_knows_us() {
+        const HOUR: u64 = 3_600;
+        let start = Duration::from_secs(1_795_000_000);
+        for (wrong, new_axon_takes_us) in [(start.as_secs() + HOUR, true), (start.as_secs() - HOUR, false)] {
+            let (signing, clock) = signing(start);
+            let (mut known, mut lanes) = (Axon { last: HashMap::new() }, vec![Hotkey([1; 32]); 3]);
+            let mut last = HashMap::new();
+            for minute in 0..60_u8 {
+                let truth = start + clock.now();
+                match minute {
+                    20 => clock.set_unix(Duration::from_secs(wrong) + clock.now()),
+                    40 => clock.set_unix(truth),
+                    _ => {}
+                }
+                // Three at once, and again a moment later.
+                for _ in 0..2 {
+                    let mut taken: Vec<_> = lanes.drain(..).map(|axon| signing.take_lane(axon)).collect();
+                    for lane in &mut taken {
+                        let signed = lane.sign("axon", "hash");
+                        assert!(known.takes(&signed, truth), "minute {minute}");
+                        let before = last.insert(signed.uuid, signed.nonce).unwrap_or_default();
+                        assert!(signed.nonce > before, "minute {minute}");
+                    }
+                    lanes = taken.iter().map(|lane| lane.axon).collect();
+                }
+                let met_first = signing.take_lane(Hotkey([minute + 2; 32])).sign("axon", "hash");
+                let is_wrong = (20..40).contains(&minute);
+                let expected = !is_wrong || new_axon_takes_us;
+                let is_taken = Axon { last: HashMap::new() }.takes(&met_first, truth);
+                assert_eq!(is_taken, expected, "minute {minute}: an axon that has never seen us goes by the time");
+                clock.advance(Duration::from_secs(60));
+            }
+        }
     }
 
     #[test]
-    fn a_lane_of_an_old_generation_gets_a_fresh_uuid() {
-        let (signing, _) = signing(Duration::from_secs(100));
-        let mut lane = signing.take_lane(Hotkey([1; 32]));
-        let before = lane.sign("axon", "hash");
-        signing.nonces.lock().last += 3_600 * 1_000_000_000;
-        let after = lane.sign("axon", "hash");
-        assert_ne!(before.uuid, after.uuid);
-        assert_eq!(after.nonce, before.nonce);
+    fn fresh_nonces_follow_a_clock_that_is_set_back_and_bridge_a_small_step() {
+        let mut nonces = Nonces::default();
+        let hour = 3_600 * 1_000_000_000;
+        assert_eq!(nonces.next(10 * hour), 10 * hour);
+        assert_eq!(nonces.next(10 * hour - 5), 10 * hour + 1, "as NTP does");
+        assert_eq!(nonces.next(9 * hour), 9 * hour, "btauth refuses what is of the future");
+        assert_eq!(nonces.next(9 * hour), 9 * hour + 1);
     }
 
     #[test]

@@ -106,6 +106,12 @@ impl DrivenClock {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// Sets the wall clock, as somebody who corrects it does: [`Clock::now`] and whoever waits notice nothing.
+    pub fn set_unix(&self, unix: Duration) {
+        let mut state = self.state.lock();
+        state.unix_at_zero = unix.saturating_sub(state.now);
+    }
+
     /// Lets time pass and wakes, earliest first, every sleeper whose moment has come.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.state.lock();
