@@ -14,18 +14,20 @@ use openvalidators_runtime::SharedClock;
 use openvalidators_weights::{self as weights, duty::epochs_missed};
 use tokio::sync::watch;
 
-use crate::topology::Doors;
+use crate::topology::{Doors, Pulses};
 
-/// An inbox that holds messages and finishes none for so long is unwell. Longer than the longest honest work: a step's raw
-/// scores on a slow device.
+/// An inbox that holds messages and finishes none for so long is unwell, and so is a loop that makes no turn. Longer than the
+/// longest honest work: a step's raw scores on a slow device.
 const UNWELL_AFTER: Duration = Duration::from_secs(600);
 /// A chain that has shown no block for so long is out of reach (mainnet: 12 s a block).
 const CHAIN_SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// The table of checks. `/health` asks whether a restart would help; `/ready` also whether the validator does its duty.
 /// `sets_weights` is false where the operator has switched that off.
+#[allow(clippy::too_many_arguments, reason = "a table of checks looks at every part")]
 pub fn table(
     doors: &Doors,
+    pulses: &Pulses,
     reporting: ReportingMetrics,
     weights: weights::Metrics,
     ours: Hotkey,
@@ -43,6 +45,17 @@ pub fn table(
                 return Ok(());
             }
             Err(format!("{} messages inside and none finished for {} s", now.depth, now.silent_for.as_secs()))
+        })
+    });
+    let health = pulses.named().into_iter().fold(health, |health, (part, what, pulse)| {
+        let pulse = pulse.clone();
+        health.live(part, move || {
+            let silent = pulse.silent_for();
+            if silent < UNWELL_AFTER {
+                Ok(())
+            } else {
+                Err(format!("{what} has stood still for {} s", silent.as_secs()))
+            }
         })
     });
     health
@@ -97,7 +110,7 @@ fn note_blocks(mut metagraph: watch::Receiver<Arc<Metagraph>>, clock: SharedCloc
 pub(crate) mod tests {
     use openvalidators_messages::{Block, Hyperparameters, Netuid, Neuron, Uid};
     use openvalidators_reporting::BuildInfo;
-    use openvalidators_runtime::SystemClock;
+    use openvalidators_runtime::{DrivenClock, SystemClock};
     use prometheus::Registry;
 
     use super::*;
@@ -153,10 +166,12 @@ pub(crate) mod tests {
         let build = BuildInfo { version: unknown(), spec_version: unknown(), revision: unknown(), rustc: unknown() };
         let reporting = ReportingMetrics::new(&registry, &build).unwrap();
         let (show, seen) = watch::channel(metagraph(100));
-        let clock = SystemClock::shared();
+        let (clock, pulses) = (SystemClock::shared(), Pulses::new(&SystemClock::shared()));
         let weights = weights::Metrics::new(&registry).unwrap();
-        let table =
-            |sets_weights| table(&doors, reporting.clone(), weights.clone(), OURS, seen.clone(), sets_weights, &clock);
+        let table = |sets_weights| {
+            let (reporting, weights) = (reporting.clone(), weights.clone());
+            table(&doors, &pulses, reporting, weights, OURS, seen.clone(), sets_weights, &clock)
+        };
         let (wanted, unwanted) = (table(true), table(false));
         assert_eq!(wanted.is_ready().parts["weights"], "ok");
         show.send_replace(metagraph(160));
@@ -171,5 +186,29 @@ pub(crate) mod tests {
         poor.hyperparameters.stake_threshold = 1_000.0;
         show.send_replace(Arc::new(poor));
         assert_eq!(wanted.is_ready().parts["stake"], "our stake of 1.000 TAO is below the 1000 that weights need");
+    }
+
+    /// A loop that hung was seen by nobody: no message waits for it.
+    #[tokio::test]
+    async fn a_loop_that_stands_still_is_unwell_and_one_at_rest_is_not() {
+        let driven = DrivenClock::new(Duration::ZERO);
+        let clock: SharedClock = Arc::new(driven.clone());
+        let (registry, pulses) = (Registry::new(), Pulses::new(&clock));
+        let doors = Doors::new(&Config::default(), &registry).unwrap();
+        let build = || "unknown".to_owned();
+        let build = BuildInfo { version: build(), spec_version: build(), revision: build(), rustc: build() };
+        let reporting = ReportingMetrics::new(&registry, &build).unwrap();
+        let weights = weights::Metrics::new(&registry).unwrap();
+        let (_show, seen) = watch::channel(metagraph(100));
+        let health = table(&doors, &pulses, reporting, weights, OURS, seen, true, &clock);
+        pulses.duty.rest();
+        driven.advance(UNWELL_AFTER);
+        pulses.reporting.beat();
+        let report = health.is_live();
+        assert!(!report.ok);
+        assert_eq!(report.parts["subtensor"], "following the chain has stood still for 600 s");
+        assert_eq!((&*report.parts["weights"], &*report.parts["reporting"]), ("ok", "ok"));
+        pulses.following.beat();
+        assert!(health.is_live().ok);
     }
 }

@@ -25,6 +25,7 @@ pub mod replay;
 pub mod run;
 pub mod score;
 pub mod serve;
+mod service;
 pub mod shutdown;
 pub mod standing;
 mod status;

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use futures::future::{BoxFuture, FutureExt};
 use openvalidators_messages::{Hotkey, Metagraph, Sequence, ledger::StoredStep, weights::ScoreTable};
 use openvalidators_reporting::{Follower, LedgerReader, Tail};
-use openvalidators_runtime::{BoxError, SharedClock};
+use openvalidators_runtime::{BoxError, Pulse, SharedClock};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -40,7 +40,8 @@ pub fn follow(
     clock: SharedClock,
 ) -> BoxFuture<'static, ()> {
     let (stop, stopping) = watch::channel(false);
-    let tail = Tail { reader: READER, ledger, clock, poll: POLL, batch_steps: BATCH_STEPS, drain: DRAIN };
+    let pulse = Pulse::new(&clock);
+    let tail = Tail { reader: READER, ledger, clock, pulse, poll: POLL, batch_steps: BATCH_STEPS, drain: DRAIN };
     let printing = tokio::spawn(async move {
         let mut printer = Printer { style, from, metagraph, scores, topics };
         tail.follow(&mut printer, stopping).await;

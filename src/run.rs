@@ -10,7 +10,7 @@ use openvalidators_keys::HotkeySigner;
 use openvalidators_ledger::{Identity, Store};
 use openvalidators_messages::{Hotkey, Netuid, Uid, subtensor::ReadWeights};
 use openvalidators_prompts as prompts;
-use openvalidators_reporting::{Exporter, wandb};
+use openvalidators_reporting::{Exporter, Health, wandb};
 use openvalidators_runtime::{Late, Reason, Seed, SharedClock, Shutdown, SystemClock, within};
 use openvalidators_subtensor::ChainCalls;
 use parking_lot::Mutex;
@@ -26,7 +26,9 @@ use crate::{
     logging::Logging,
     models,
     network::Network,
-    progress, shutdown, standing, status,
+    progress,
+    service::Service,
+    shutdown, standing, status,
     topology::{Doors, Topology, World},
 };
 
@@ -46,12 +48,13 @@ pub async fn run(
     offset: UtcOffset,
     logging: Logging,
 ) -> anyhow::Result<ExitCode> {
-    let (clock, stop) = (SystemClock::shared(), Shutdown::default());
+    let (clock, stop, service) = (SystemClock::shared(), Shutdown::default(), Service::from_environment());
+    service.starting();
     shutdown::listen(stop.clone()).context("listening for signals")?;
     tokio::select! {
         started = start(config, signer, style, offset, logging, clock.clone(), stop.clone()) => {
             let running = started?;
-            Ok(running.until_the_end(style, &clock, &stop).await)
+            Ok(running.until_the_end(style, &clock, &stop, &service).await)
         }
         // Nothing has been validated yet, so there is nothing to close in order: the ledger is safe at any moment.
         () = asked_while_starting(&stop) => Ok(verdict(style, &stop, &[])),
@@ -69,6 +72,7 @@ struct Running {
     declared_version: u32,
     ours: Hotkey,
     exporter: Option<JoinHandle<Infallible>>,
+    health: Arc<Health>,
 }
 
 /// What an operator can get wrong comes first and changes nothing, our place on a real network included; then models, a local
@@ -145,20 +149,22 @@ async fn start(
         wandb,
     };
     let topology = Topology::start(world).await?;
+    let health = Arc::new(health::table(
+        &topology.doors,
+        &topology.pulses,
+        topology.reporting_metrics.clone(),
+        topology.weights_metrics.clone(),
+        ours,
+        topology.metagraph.clone(),
+        duty,
+        &clock,
+    ));
     let exporter = exporter.map(|exporter| {
-        let health = health::table(
-            &topology.doors,
-            topology.reporting_metrics.clone(),
-            topology.weights_metrics.clone(),
-            ours,
-            topology.metagraph.clone(),
-            duty,
-            &clock,
-        );
         print_note(style, &format!("metrics at http://{}/metrics", exporter.address()));
-        tokio::spawn(exporter.serve(registry, health, clock.clone()))
+        let serving = exporter.serve(registry, health.clone(), clock.clone());
+        tokio::spawn(shutdown::until_asked("the server of metrics and health", shutdown, serving))
     });
-    Ok(Running { topology, network, calls, axon, declared_version, ours, exporter })
+    Ok(Running { topology, network, calls, axon, declared_version, ours, exporter, health })
 }
 
 /// Resolves when a signal or a fault came; never for a step budget, which only a started validator spends.
@@ -182,8 +188,8 @@ async fn asked_or_alone(network: &Network, stop: &Shutdown) {
 }
 
 impl Running {
-    async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown) -> ExitCode {
-        let Self { topology, network, calls, axon, declared_version, ours, exporter } = self;
+    async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown, service: &Service) -> ExitCode {
+        let Self { topology, network, calls, axon, declared_version, ours, exporter, health } = self;
         let Topology { doors, metagraph, scores, lanes, next_forward, resumed_at, supervisions, .. } = topology;
         let topics = Arc::new(Mutex::new(Topics::default()));
         let console = progress::follow(
@@ -202,7 +208,9 @@ impl Running {
             let (calls, metagraph) = (calls.clone(), metagraph.clone());
             tokio::spawn(axon::advertise(address, declared_version, calls, metagraph, ours))
         });
-        let forwards = tokio::spawn(lanes.run(next_forward));
+        let forwards = tokio::spawn(shutdown::until_asked("the forwards", stop.clone(), lanes.run(next_forward)));
+        service.ready();
+        let told = service.follow(health, metagraph.clone(), scores.clone(), clock.clone());
         tokio::select! {
             () = asked_or_alone(&network, stop) => {}
             what = standing::lost(metagraph.clone(), ours, || calls.metagraph()) => {
@@ -213,6 +221,7 @@ impl Running {
         if let Some(reason) = stop.reason().filter(|reason| *reason != Reason::Finished) {
             print_note(style, &format!("stopping: {reason}"));
         }
+        service.stopping(&stop.reason().unwrap_or(Reason::Finished).to_string());
         if let Some(advertising) = advertising {
             advertising.abort();
         }
@@ -230,6 +239,9 @@ impl Running {
             standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain, &topics.lock());
         print_summary(style, &standings);
         network.stop().await;
+        if let Some(told) = told {
+            told.abort();
+        }
         verdict(style, stop, &late)
     }
 }

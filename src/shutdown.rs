@@ -81,6 +81,27 @@ async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
     }
 }
 
+/// Does work that ends only when somebody asked the program to stop. When it ends earlier, by a panic or otherwise, that is a
+/// reason to stop: a program must not go on without it.
+pub async fn until_asked<T>(part: &'static str, stop: Shutdown, work: impl Future<Output = T>) -> T {
+    let _watch = Watch { part, stop };
+    work.await
+}
+
+struct Watch {
+    part: &'static str,
+    stop: Shutdown,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.stop.is_requested() {
+            let what = "it has ended by itself; its last words are in the log".to_owned();
+            self.stop.request(Reason::Fault { part: self.part.to_owned(), what });
+        }
+    }
+}
+
 /// Lets the forwards come to rest: a step being gathered is given up, one being settled is settled.
 pub async fn end_forwards(forwards: JoinHandle<()>, clock: &SharedClock) -> Vec<Late> {
     let ended = async move {
@@ -131,6 +152,25 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+
+    /// The program lived on without forwards, or without its pages.
+    #[tokio::test]
+    async fn work_that_ends_unasked_is_a_reason_to_stop() {
+        for stopped_before in [false, true] {
+            let stop = Shutdown::default();
+            let stopping = stop.clone();
+            let work = async move {
+                if stopped_before {
+                    stopping.request(Reason::Finished);
+                }
+                assert!(stopped_before, "a bug");
+            };
+            let ended = tokio::spawn(until_asked("the forwards", stop.clone(), work)).await;
+            assert_eq!(ended.is_ok(), stopped_before);
+            let told = stop.reason().unwrap().to_string();
+            assert_eq!(told.starts_with("the forwards cannot go on"), !stopped_before, "{told}");
+        }
+    }
 
     #[test]
     fn what_kept_it_from_starting_decides_the_code() {

@@ -23,7 +23,8 @@ use openvalidators_prompts as prompts;
 use openvalidators_reporting as reporting;
 use openvalidators_rewards as rewards;
 use openvalidators_runtime::{
-    ActorThread, BoxError, CallError, Inbox, RestartBudget, Seed, SharedClock, Shutdown, Stop, Supervision, supervise,
+    ActorThread, BoxError, CallError, Inbox, Pulse, RestartBudget, Seed, SharedClock, Shutdown, Stop, Supervision,
+    supervise,
 };
 use openvalidators_subtensor as subtensor;
 use openvalidators_weights as weights;
@@ -111,9 +112,21 @@ pub struct Topology {
     pub reporting_metrics: reporting::ReportingMetrics,
     /// Why weights wait is part of it too.
     pub weights_metrics: weights::Metrics,
+    /// What no inbox shows; part of the validator's health too.
+    pub pulses: Pulses,
     /// To be closed in the order of `src/shutdown.rs`.
     pub supervisions: Supervisions,
     _threads: Threads,
+}
+
+/// Signs of life of what actors do without being asked.
+pub struct Pulses {
+    /// Subtensor follows the chain.
+    pub following: Pulse,
+    /// Weights look at their duty.
+    pub duty: Pulse,
+    /// Reporting follows the ledger.
+    pub reporting: Pulse,
 }
 
 /// One for each actor.
@@ -173,7 +186,7 @@ impl Topology {
         let (publish_metagraph, metagraph) = watch::channel(Arc::new(first));
         let (publish_scores, scores) = watch::channel(Arc::new(ScoreTable::default()));
 
-        let doors = Doors::new(&config, registry)?;
+        let (doors, pulses) = (Doors::new(&config, registry)?, Pulses::new(&clock));
         let threads =
             Threads { ledger: ActorThread::start(), folds: ActorThread::start(), wires: ActorThread::start() };
         let supervisor = Supervisor { clock: &clock, shutdown };
@@ -200,8 +213,9 @@ impl Topology {
         };
 
         let subtensor = {
+            let pulse = pulses.following.clone();
             let factory = move || {
-                let actor = subtensor::SubtensorActor::new(calls.clone(), publish_metagraph.clone());
+                let actor = subtensor::SubtensorActor::new(calls.clone(), publish_metagraph.clone(), pulse.clone());
                 async move { Ok(actor) }
             };
             let attach = doors.subtensor.clone();
@@ -241,13 +255,16 @@ impl Topology {
                 config.probe_axons = 0;
                 config.same_key_guard = false;
             }
-            let (neighbours, metagraph) = (doors.neighbours_of_weights(), metagraph.clone());
+            let (neighbours, metagraph, pulse) =
+                (doors.neighbours_of_weights(), metagraph.clone(), pulses.duty.clone());
             let factory = move || {
                 let (config, neighbours, metagraph) = (config.clone(), neighbours.clone(), metagraph.clone());
-                let (scores, metrics, clock) = (publish_scores.clone(), metrics.clone(), clock.clone());
+                let (scores, metrics) = (publish_scores.clone(), metrics.clone());
+                let (clock, pulse) = (clock.clone(), pulse.clone());
                 async move {
-                    let recovered =
-                        weights::WeightsActor::recover(hotkey, config, neighbours, metagraph, scores, metrics, clock);
+                    let recovered = weights::WeightsActor::recover(
+                        hotkey, config, neighbours, metagraph, scores, metrics, clock, pulse,
+                    );
                     Ok(recovered.await?)
                 }
             };
@@ -318,6 +335,7 @@ impl Topology {
                 metagraph: metagraph.clone(),
                 metrics: reporting_metrics.clone(),
                 clock: clock.clone(),
+                pulse: pulses.reporting.clone(),
                 started_at: clock.unix(),
                 offset,
                 wandb,
@@ -350,6 +368,7 @@ impl Topology {
             resumed_at,
             reporting_metrics,
             weights_metrics,
+            pulses,
             supervisions,
             _threads: threads,
         })
@@ -389,6 +408,25 @@ impl Supervisor<'_> {
         Made: Future<Output = Result<A, BoxError>> + 'static,
     {
         supervise(thread, inbox, RestartBudget::default(), self.clock, self.shutdown, factory, attach)
+    }
+}
+
+// === impl Pulses ===
+
+impl Pulses {
+    /// All beat now.
+    pub(crate) fn new(clock: &SharedClock) -> Self {
+        Self { following: Pulse::new(clock), duty: Pulse::new(clock), reporting: Pulse::new(clock) }
+    }
+
+    /// Each with the actor whose it is, and what it does.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, &'static str, &Pulse); 3] {
+        [
+            ("subtensor", "following the chain", &self.following),
+            ("weights", "looking at the duty to set weights", &self.duty),
+            ("reporting", "following the ledger", &self.reporting),
+        ]
     }
 }
 

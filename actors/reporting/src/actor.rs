@@ -9,7 +9,7 @@ use openvalidators_messages::{
     ledger::{LedgerError, ReadSteps, StoredStep},
     weights::ReadScores,
 };
-use openvalidators_runtime::{BoxError, Inbox, Mailbox, SharedClock, Stop};
+use openvalidators_runtime::{BoxError, Inbox, Mailbox, Pulse, SharedClock, Stop};
 use prometheus::Registry;
 use time::UtcOffset;
 use tokio::sync::watch;
@@ -50,6 +50,8 @@ pub struct ReportingParts {
     pub metrics: ReportingMetrics,
     /// Time.
     pub clock: SharedClock,
+    /// Beats with each turn of the loop that follows the ledger.
+    pub pulse: Pulse,
     /// Wall clock when the program began, since 1970.
     pub started_at: Duration,
     /// The local time zone, for names of renamed files and times people read. A process with more than one thread cannot
@@ -95,12 +97,13 @@ impl ReportingActor {
         Self { parts, stop: watch::Sender::new(false), drained: watch::Sender::new(false) }
     }
 
-    fn tail(&self, reader: &'static str) -> Tail {
+    fn tail(&self, reader: &'static str, pulse: Pulse) -> Tail {
         let ReportingParts { config, ledger, clock, .. } = &self.parts;
         Tail {
             reader,
             ledger: ledger.clone(),
             clock: clock.clone(),
+            pulse,
             poll: Duration::from_millis(config.poll_milliseconds.max(1)),
             batch_steps: config.batch_steps,
             drain: Duration::from_secs(config.drain_seconds),
@@ -127,7 +130,7 @@ impl ReportingActor {
             log_rewards: !config.disable_log_rewards,
             drain: Duration::from_secs(config.drain_seconds),
         };
-        let (tail, wandb) = (self.tail(wandb::READER), wandb.clone());
+        let (tail, wandb) = (self.tail(wandb::READER, Pulse::new(clock)), wandb.clone());
         async move {
             if let Some(parts) = wandb {
                 wandb::report(parts, around, tail, stop).await;
@@ -140,7 +143,8 @@ impl Actor for ReportingActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        let (tail, mut reporter, stop) = (self.tail(READER), self.reporter(), self.stop.subscribe());
+        let (tail, mut reporter, stop) =
+            (self.tail(READER, self.parts.pulse.clone()), self.reporter(), self.stop.subscribe());
         let wandb = self.report_to_wandb(stop.clone());
         let following = async move { futures::join!(tail.follow(&mut reporter, stop), wandb) };
         context.spawn(following.into_actor(self).map(|((), ()), actor, context| {

@@ -89,8 +89,8 @@ impl Exporter {
     }
 
     /// Serves for ever. Dropped, it closes every connection.
-    pub async fn serve(self, registry: Registry, health: Health, clock: SharedClock) -> Infallible {
-        let shared = Shared { registry, health: Arc::new(health) };
+    pub async fn serve(self, registry: Registry, health: Arc<Health>, clock: SharedClock) -> Infallible {
+        let shared = Shared { registry, health };
         let routes = Router::new()
             .route("/metrics", get(metrics))
             .route("/health", get(async |State(shared): State<Shared>| answer(&shared.health.is_live())))

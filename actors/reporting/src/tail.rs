@@ -10,7 +10,7 @@ use openvalidators_messages::{
     Sequence,
     ledger::{LedgerError, LoadCursor, ReadSteps, SaveCursor, StoredStep},
 };
-use openvalidators_runtime::{Backoff, BoxError, CallError, Mailbox, SharedClock};
+use openvalidators_runtime::{Backoff, BoxError, CallError, Mailbox, Pulse, SharedClock, fault_point};
 use tokio::sync::watch;
 
 /// How long the newest steps may lack an outcome before they are passed on without one. The fold follows the append
@@ -64,6 +64,8 @@ pub struct Tail {
     pub clock: SharedClock,
     /// Pause when there is nothing new.
     pub poll: Duration,
+    /// Beats with each turn.
+    pub pulse: Pulse,
     /// Steps read at a time.
     pub batch_steps: NonZeroUsize,
     /// How long the drain after a stop may take.
@@ -125,6 +127,8 @@ impl Tail {
         let mut waits = BACKOFF.waits(0);
         let mut troubled = false;
         while !*stop.borrow() {
+            self.pulse.beat();
+            fault_point(self.reader, "follow");
             let pause = match self.advance(&mut position, follower).await {
                 Ok(turn) => {
                     if std::mem::take(&mut troubled) {

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::metrics::InboxMetrics;
+use crate::{fault_point, metrics::InboxMetrics};
 
 /// An actor's front door. Clones are the same door.
 #[derive(Clone)]
@@ -341,10 +341,12 @@ where
 // === impl Envelope ===
 
 impl<M> Envelope<M> {
-    /// Takes the message out and marks it as started: from here on a crash means "may have run".
+    /// Takes the message out and marks it as started: from here on a crash means "may have run". Every handler begins here, so
+    /// here tests make any of them panic: [`fault_point`] `INBOX::MESSAGE`.
     pub fn open(self) -> (M, Place) {
         self.started.store(true, Ordering::Release);
         self.place.door.note_progress();
+        fault_point(self.place.door.name, message_name::<M>());
         (self.message, self.place)
     }
 
@@ -352,6 +354,11 @@ impl<M> Envelope<M> {
     pub fn span(&self) -> &tracing::Span {
         &self.span
     }
+}
+
+/// A message's name without its path.
+fn message_name<M>() -> &'static str {
+    std::any::type_name::<M>().rsplit("::").next().unwrap_or_default()
 }
 
 impl<M: Message> Message for Envelope<M>

@@ -9,7 +9,7 @@ use std::{any::Any, collections::VecDeque, future::Future, time::Duration};
 use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message};
 use tokio::sync::watch;
 
-use crate::{Backoff, Inbox, Reason, SharedClock, Shutdown};
+use crate::{Backoff, Inbox, Reason, SharedClock, Shutdown, fault_point};
 
 /// Any error a factory may fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -73,10 +73,12 @@ where
         stopping,
         failures: VecDeque::new(),
     };
+    let watch = Watch { inbox: inbox.clone(), shutdown: shutdown.clone(), stopping: life.stopping.clone(), end };
     let started = thread.arbiter.spawn_fn(move || {
         actix::spawn(async move {
+            let watch = watch;
             life.run(factory, attach).await;
-            let _ = end.send(true);
+            let _ = watch.end.send(true);
         });
     });
     if !started {
@@ -95,6 +97,29 @@ struct Life {
     failures: VecDeque<Duration>,
 }
 
+/// Held by the supervisor's own task. Where that ends before its work is done, by a panic or with its thread, nobody would make
+/// the actor anew: the program must not go on without it.
+struct Watch {
+    inbox: Inbox,
+    shutdown: Shutdown,
+    stopping: watch::Receiver<bool>,
+    end: watch::Sender<bool>,
+}
+
+// === impl Watch ===
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let is_owned = self.stopping.has_changed().is_ok();
+        if !*self.end.borrow() && is_owned {
+            self.inbox.close();
+            self.inbox.detach();
+            let what = "its supervisor ended before it".to_owned();
+            self.shutdown.request(Reason::Fault { part: self.inbox.name().to_owned(), what });
+        }
+    }
+}
+
 // === impl Life ===
 
 impl Life {
@@ -106,7 +131,12 @@ impl Life {
     {
         loop {
             // The factory runs as its own task too: it replays hostile history and may panic as well.
-            let made = actix::spawn(factory()).await;
+            let (making, name) = (factory(), self.inbox.name());
+            let made = actix::spawn(async move {
+                fault_point(name, "make");
+                making.await
+            });
+            let made = made.await;
             let failure = match made {
                 Ok(Ok(actor)) => match self.live(actor, &attach).await {
                     Ok(()) => break,

@@ -140,7 +140,7 @@ async fn a_caller_that_gives_up_frees_its_place() {
         let ask = house.ask.clone();
         async move { ask.call(Ask::Wait).await }
     });
-    until("the place is taken", || house.inbox.health().depth == 1).await;
+    until("it is inside", || house.world.inside.load(Ordering::SeqCst) == 1).await;
     // One that waits for a place and gives up…
     let waiting = within(&SystemClock::new(), Duration::from_millis(20), house.ask.call(Ask::Count)).await;
     assert!(waiting.is_err());
@@ -244,4 +244,20 @@ async fn closing_serves_who_is_inside_refuses_the_rest_and_stops_the_actor() {
     closing.await.unwrap();
     assert_eq!(house.world.stopped.load(Ordering::SeqCst), 1);
     assert!(house.ask.call(Ask::Count).await.is_err());
+}
+
+/// It left its actor without anybody who would make it anew, and the program went on.
+#[actix::test]
+async fn a_supervisor_that_panics_itself_ends_the_program() {
+    let (thread, shutdown) = (ActorThread::start(), Shutdown::default());
+    let inbox = Inbox::new("clerk", 1, &Registry::new()).unwrap();
+    let factory = || {
+        assert!(Registry::new().gather().len() > 9, "before there is anything to await");
+        async { Err::<Clerk, BoxError>("not reached".into()) }
+    };
+    let clock = SystemClock::shared();
+    let supervision = supervise(&thread, &inbox, RestartBudget::default(), &clock, &shutdown, factory, |_| ());
+    within(&*clock, Duration::from_secs(10), shutdown.requested()).await.expect("a reason to stop");
+    assert_eq!(shutdown.reason().unwrap().to_string(), "clerk cannot go on: its supervisor ended before it");
+    within(&*clock, Duration::from_secs(10), supervision.close()).await.expect("closing does not wait for it");
 }

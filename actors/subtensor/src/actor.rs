@@ -7,7 +7,7 @@ use openvalidators_messages::{
     Block, Metagraph, Uid,
     subtensor::{ChainError, ReadWeights, RevealWeights, SetWeights, Submission},
 };
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, Stop};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Pulse, Stop};
 use prometheus::Registry;
 use tokio::sync::{Mutex, watch};
 
@@ -30,6 +30,7 @@ pub struct Mailboxes {
 pub struct SubtensorActor {
     calls: ChainCalls,
     metagraph: watch::Sender<Arc<Metagraph>>,
+    pulse: Pulse,
     /// Held while a submission is in flight: one transaction of a hotkey at a time, or the pool refuses the second.
     submitting: Arc<Mutex<()>>,
 }
@@ -59,10 +60,11 @@ impl Mailboxes {
 
 impl SubtensorActor {
     /// Publishes a fresh metagraph into `metagraph` after each block. The channel outlives the actor; its first value is
-    /// read before the actors start ([`ChainCalls::metagraph`]), so that a chain that cannot be read is told at once.
+    /// read before the actors start ([`ChainCalls::metagraph`]), so that a chain that cannot be read is told at once. `pulse` beats with
+    /// each turn, whether the chain answers or not.
     #[must_use]
-    pub fn new(calls: ChainCalls, metagraph: watch::Sender<Arc<Metagraph>>) -> Self {
-        Self { calls, metagraph, submitting: Arc::default() }
+    pub fn new(calls: ChainCalls, metagraph: watch::Sender<Arc<Metagraph>>, pulse: Pulse) -> Self {
+        Self { calls, metagraph, pulse, submitting: Arc::default() }
     }
 }
 
@@ -70,7 +72,7 @@ impl Actor for SubtensorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.spawn(wrap_future(follow(self.calls.clone(), self.metagraph.clone())));
+        ctx.spawn(wrap_future(follow(self.calls.clone(), self.metagraph.clone(), self.pulse.clone())));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use openvalidators_messages::{Metagraph, subtensor::ChainError};
+use openvalidators_runtime::{Pulse, fault_point};
 use tokio::sync::watch;
 
 use crate::calls::ChainCalls;
@@ -12,10 +13,12 @@ const GROWING_WAITS: usize = 16;
 
 /// Reads the metagraph after each block and publishes it, for ever. While the chain cannot be reached, what was published
 /// last stays, and its age is in the metrics.
-pub(crate) async fn follow(calls: ChainCalls, published: watch::Sender<Arc<Metagraph>>) {
+pub(crate) async fn follow(calls: ChainCalls, published: watch::Sender<Arc<Metagraph>>, pulse: Pulse) {
     let mut waits = calls.waits("follow", GROWING_WAITS);
     let mut failures = 0_u64;
     loop {
+        pulse.beat();
+        fault_point("subtensor", "follow");
         match advance(&calls, &published).await {
             Ok(()) => {
                 if failures > 0 {

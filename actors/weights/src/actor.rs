@@ -18,7 +18,7 @@ use openvalidators_messages::{
     weights::{Apply, ReadScores, ScoreTable},
 };
 use openvalidators_recovery::ReadError;
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, SharedClock, Stop};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Pulse, SharedClock, Stop, fault_point};
 use prometheus::Registry;
 use tokio::sync::watch;
 
@@ -120,10 +120,11 @@ impl Mailboxes {
 
 impl WeightsActor {
     /// Resumes from the ledger: the latest snapshot, every settled step after it, and the intents under way. `metagraph` is
-    /// followed block by block; every change of the scores goes to `published`.
+    /// followed block by block; every change of the scores goes to `published`; `pulse` beats with each look at the duty.
     ///
     /// # Errors
     /// When the ledger cannot be read.
+    #[allow(clippy::too_many_arguments, reason = "what a life needs, once; the next life gets clones of the same")]
     pub async fn recover(
         own: Hotkey,
         config: WeightsConfig,
@@ -132,11 +133,13 @@ impl WeightsActor {
         published: watch::Sender<Arc<ScoreTable>>,
         metrics: Metrics,
         clock: SharedClock,
+        pulse: Pulse,
     ) -> Result<Self, ReadError> {
+        pulse.rest();
         let scores = recover_scores(&neighbours, FoldRules::from(&config), &metrics).await?;
         let attempts = recover_attempts(&neighbours).await?;
         let guard = Guard::new(&metagraph.borrow(), &attempts);
-        let submitter = Submitter { own, config, neighbours, metagraph, metrics, clock, guard };
+        let submitter = Submitter { own, config, neighbours, metagraph, metrics, clock, guard, pulse };
         let actor = Self {
             scores,
             published,
@@ -192,11 +195,14 @@ impl WeightsActor {
     /// Starts a look at the duty, unless one is under way: then it starts the next itself.
     fn attend(&mut self, context: &mut Context<Self>) {
         let Some(attempts) = self.attempts.take() else { return };
+        fault_point(OWNER, "attend");
+        self.submitter.pulse.beat();
         let (seen, missed) = self.note_block(&attempts);
         let scores = Arc::new(self.scores.table());
         let look = self.submitter.clone().attend(attempts, scores).into_actor(self);
         context.spawn(look.map(move |(attempts, waiting), actor, context| {
             actor.attempts = Some(attempts);
+            actor.submitter.pulse.rest();
             actor.note_waiting(waiting, missed);
             if actor.submitter.fresh().block != seen {
                 actor.attend(context);

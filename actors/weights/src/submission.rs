@@ -8,11 +8,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use openvalidators_messages::{
     Hotkey, Metagraph, Uid,
-    ledger::{RecordIntent, SettleIntent, Settlement, WeightBasis, WeightIntent},
+    ledger::{LedgerError, RecordIntent, SettleIntent, Settlement, WeightBasis, WeightIntent},
     subtensor::{ChainError, ReadWeights, RevealWeights, SetWeights, Submission},
     weights::ScoreTable,
 };
-use openvalidators_runtime::{CallError, SharedClock, within};
+use openvalidators_runtime::{CallError, Pulse, SharedClock, within};
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::watch;
 
@@ -32,6 +32,9 @@ pub(crate) const ATTEMPTS_KEPT: usize = 32;
 /// Words of 16 bits in a salt: 128 bits, beyond guessing.
 const SALT_WORDS: usize = 8;
 
+/// How long the ledger is waited for: a disk that hangs must not keep weights from the chain.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How often one look makes an intent anew because hotkeys changed under it.
 const REMAKE_LIMIT: usize = 3;
 
@@ -44,6 +47,8 @@ pub(crate) struct Submitter {
     pub metrics: Metrics,
     pub clock: SharedClock,
     pub guard: Guard,
+    /// Beats before each wait of a look.
+    pub pulse: Pulse,
 }
 
 /// Why the chain did not say yes.
@@ -173,10 +178,10 @@ impl Submitter {
     }
 
     async fn record_late(&self, attempt: &mut Attempt) {
-        match self.neighbours.record_intent.call(RecordIntent { intent: attempt.intent.clone() }).await {
-            Ok(Ok(id)) => attempt.id = Some(id),
-            Ok(Err(error)) => tracing::error!(%error, "weights go on without a record"),
-            Err(error) => tracing::error!(%error, "weights go on without a record"),
+        let call = self.neighbours.record_intent.call(RecordIntent { intent: attempt.intent.clone() });
+        match self.of_ledger(call).await {
+            Ok(id) => attempt.id = Some(id),
+            Err(error) => tracing::error!(error, "weights go on without a record"),
         }
     }
 
@@ -300,10 +305,21 @@ impl Submitter {
         }
         let Some(id) = attempt.id else { return };
         let message = SettleIntent { id, settlement: attempt.settlement.clone() };
-        match self.neighbours.settle_intent.call(message).await {
-            Ok(Ok(())) => attempt.saved = true,
-            Ok(Err(error)) => tracing::error!(%error, "the ledger does not know yet how the weights went on"),
-            Err(error) => tracing::error!(%error, "the ledger does not know yet how the weights went on"),
+        match self.of_ledger(self.neighbours.settle_intent.call(message)).await {
+            Ok(()) => attempt.saved = true,
+            Err(error) => tracing::error!(error, "the ledger does not know yet how the weights went on"),
+        }
+    }
+
+    async fn of_ledger<T>(
+        &self,
+        answer: impl Future<Output = Result<Result<T, LedgerError>, CallError>>,
+    ) -> Result<T, String> {
+        self.pulse.beat();
+        match within(&*self.clock, LEDGER_PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(late) => Err(format!("the ledger: {late}")),
         }
     }
 
@@ -313,6 +329,7 @@ impl Submitter {
         answer: impl Future<Output = Result<Result<T, ChainError>, CallError>>,
     ) -> Result<T, NoAnswer> {
         let limit = Duration::from_secs(self.config.chain_timeout_seconds);
+        self.pulse.beat();
         match within(&*self.clock, limit, answer).await {
             Ok(Ok(answer)) => answer.map_err(NoAnswer::from),
             Ok(Err(error @ CallError::NeverStarted { .. })) => Err(NoAnswer::Refused(error.to_string())),

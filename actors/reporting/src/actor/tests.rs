@@ -51,6 +51,7 @@ impl Bench {
             metagraph: watch::Sender::new(Arc::new(metagraph)).subscribe(),
             metrics: self.metrics.clone(),
             clock: SystemClock::shared(),
+            pulse: Pulse::new(&SystemClock::shared()),
             started_at: Duration::ZERO,
             offset: UtcOffset::UTC,
             wandb: self.wandb.clone(),

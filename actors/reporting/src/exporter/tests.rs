@@ -37,7 +37,7 @@ async fn the_three_endpoints_answer() {
         .ready("chain", move || if seen.load(Ordering::Relaxed) { Ok(()) } else { Err("no metagraph yet".into()) });
     let exporter = Exporter::bind(LOOPBACK).await.unwrap();
     let address = exporter.address();
-    let serving = tokio::spawn(exporter.serve(registry, health, SystemClock::shared()));
+    let serving = tokio::spawn(exporter.serve(registry, Arc::new(health), SystemClock::shared()));
 
     let metrics = get(address, "/metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
@@ -69,7 +69,7 @@ async fn the_three_endpoints_answer() {
 async fn connections_beyond_the_cap_wait_until_one_ends() {
     let exporter = Exporter::bind(LOOPBACK).await.unwrap();
     let address = exporter.address();
-    let _serving = tokio::spawn(exporter.serve(Registry::new(), Health::new(), SystemClock::shared()));
+    let _serving = tokio::spawn(exporter.serve(Registry::new(), Arc::default(), SystemClock::shared()));
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
@@ -114,7 +114,7 @@ async fn a_scrape_of_1024_uids_is_quick() {
 
     let exporter = Exporter::bind(LOOPBACK).await.unwrap();
     let address = exporter.address();
-    let _serving = tokio::spawn(exporter.serve(registry, Health::new(), SystemClock::shared()));
+    let _serving = tokio::spawn(exporter.serve(registry, Arc::default(), SystemClock::shared()));
     let (mut quickest, mut series) = (Duration::MAX, 0);
     for _ in 0..20 {
         let since = computed();

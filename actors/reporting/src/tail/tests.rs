@@ -51,10 +51,12 @@ struct Bench {
 impl Bench {
     fn start(ledger: &MemoryLedger, notes: Notes) -> Self {
         let clock = DrivenClock::new(Duration::ZERO);
+        let shared: SharedClock = Arc::new(clock.clone());
         let tail = Tail {
             reader: READER,
             ledger: ledger.reader(),
             clock: Arc::new(clock.clone()),
+            pulse: Pulse::new(&shared),
             poll: POLL,
             batch_steps: NonZeroUsize::new(4).unwrap(),
             drain: Duration::from_secs(5),

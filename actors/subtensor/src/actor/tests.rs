@@ -116,12 +116,12 @@ impl Bench {
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
         });
-        let registry = Registry::new();
+        let (registry, pulse) = (Registry::new(), Pulse::new(&shared));
         let metrics = Metrics::new(&registry, &shared).unwrap();
         let calls = ChainCalls::new(line.clone(), shared, &config, metrics, Seed(1));
         let (publish, metagraph) = watch::channel(Arc::new(calls.metagraph().await.unwrap()));
         let mailboxes = Mailboxes::new(8, &registry).unwrap();
-        mailboxes.attach(&SubtensorActor::new(calls, publish).start());
+        mailboxes.attach(&SubtensorActor::new(calls, publish, pulse).start());
         settle().await;
         Self { clock, line, registry, mailboxes, metagraph, network }
     }
@@ -295,7 +295,7 @@ async fn a_supervised_actor_follows_and_closes() {
     let local = LocalChainConfig { block_seconds: 0.02, ..LocalChainConfig::default() };
     let chain = LocalChain::start(&local, Netuid(1), clock.clone(), Seed(1), None).unwrap();
     let account: Arc<dyn Chain> = Arc::new(LocalNetwork::new(chain).account(key(1)));
-    let registry = Registry::new();
+    let (registry, pulse) = (Registry::new(), Pulse::new(&clock));
     let metrics = Metrics::new(&registry, &clock).unwrap();
     let calls = ChainCalls::new(account, clock.clone(), &ChainConfig::default(), metrics, Seed(1));
     let (publish, mut metagraph) = watch::channel(Arc::new(calls.metagraph().await.unwrap()));
@@ -309,7 +309,7 @@ async fn a_supervised_actor_follows_and_closes() {
         &clock,
         &Shutdown::default(),
         move || {
-            let actor = SubtensorActor::new(calls.clone(), publish.clone());
+            let actor = SubtensorActor::new(calls.clone(), publish.clone(), pulse.clone());
             async move { Ok(actor) }
         },
         move |actor| attach.attach(actor),

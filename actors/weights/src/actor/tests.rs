@@ -14,6 +14,7 @@ use crate::{
     fixtures::{OWN, TEMPO, key, metagraph, step},
 };
 
+mod faults;
 mod guarded;
 mod recovered;
 mod revealed;
@@ -80,7 +81,10 @@ struct Bench {
     world: Shared,
     metagraphs: watch::Sender<Arc<Metagraph>>,
     clock: DrivenClock,
+    pulse: Pulse,
     config: WeightsConfig,
+    /// Intents are never answered, as by a disk that hangs.
+    ledger_hangs: bool,
 }
 
 const START: u64 = 3_600;
@@ -272,10 +276,14 @@ impl Bench {
             life: None,
             after_intent: None,
         };
+        let clock = DrivenClock::new(Duration::from_secs(UNIX_SECONDS));
+        let shared: SharedClock = Arc::new(clock.clone());
         let bench = Self {
             world: Rc::new(RefCell::new(world)),
             metagraphs,
-            clock: DrivenClock::new(Duration::from_secs(UNIX_SECONDS)),
+            pulse: Pulse::new(&shared),
+            clock,
+            ledger_hangs: false,
             config: WeightsConfig { min_scored: 2, same_key_guard: false, ..WeightsConfig::default() },
         };
         bench.append(UNIX_SECONDS, &[(key(1), Some(1.0)), (key(2), Some(0.5)), (key(3), None)]);
@@ -296,14 +304,20 @@ impl Bench {
         let metrics = Metrics::new(&registry).unwrap();
         let mailboxes = Mailboxes::new(8, &registry).unwrap();
         let (publisher, published) = watch::channel(Arc::default());
+        let mut neighbours = neighbours(&self.world);
+        if self.ledger_hangs {
+            let nobody = Inbox::new("hanging", 64, &registry).unwrap();
+            (neighbours.record_intent, neighbours.settle_intent) = (nobody.mailbox(), nobody.mailbox());
+        }
         let actor = WeightsActor::recover(
             OWN,
             self.config.clone(),
-            neighbours(&self.world),
+            neighbours,
             self.metagraphs.subscribe(),
             publisher,
             metrics.clone(),
             Arc::new(self.clock.clone()),
+            self.pulse.clone(),
         );
         let actor = actor.await.unwrap();
         let context = Context::new();
