@@ -90,8 +90,13 @@ impl Program {
         models();
         command.arg("run").arg("--json").arg("--state-dir").arg(state);
         command.args(["--set", "reporting.metrics.address=127.0.0.1:0"]);
-        command.args(args).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(args);
+        Self::of(command)
+    }
+
+    /// Starts what a test has made of [`binary`].
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = lines(&mut child);
         Self { child, lines, deadline: Instant::now() + PATIENCE }
     }
@@ -229,7 +234,7 @@ fn lines(child: &mut Child) -> Receiver<String> {
 }
 
 /// Settings that make a run quick without changing what it does.
-const SHORT_DEADLINES: [&str; 3] = [
+pub const SHORT_DEADLINES: [&str; 3] = [
     "prompts.augment_timeout_seconds=1.0",
     "prompts.followup_timeout_seconds=1.0",
     "prompts.answer_timeout_seconds=1.0",
