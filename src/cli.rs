@@ -13,9 +13,11 @@ use crate::{
 
 mod analyze;
 mod dataset;
+mod doctor;
 mod ledger;
 mod prompts;
 mod query;
+mod update;
 mod wallet;
 mod what_if;
 
@@ -23,9 +25,11 @@ pub use analyze::{Aggregate, Analyze, FigureOptions, RankedBy};
 pub use dataset::{
     Collect, Dataset, DatasetAction, Duplicates, Export, ExportFilter, ExportKind, MiningFormat, OldFlags, Select,
 };
+pub use doctor::Doctor;
 pub use ledger::{Explain, Ledger, LedgerAction, Place, Replay, Steps};
 pub use prompts::{Prompts, PromptsAction, PromptsSample};
 pub use query::{Query, Wire};
+pub use update::{Update, UpdateAction};
 pub use wallet::{Wallet, WalletAction, WalletCheck};
 pub use what_if::WhatIf;
 
@@ -40,9 +44,10 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Task,
-    /// What to log on standard error: a level, or directives such as `info,openvalidators_dendrite=debug`.
-    #[arg(long, global = true, value_name = "FILTER", default_value = "warn", env = "OPENVALIDATORS_LOG")]
-    pub log: String,
+    /// What to log on standard error: a level, or directives such as `info,openvalidators_dendrite=debug` [default: warn; for
+    /// `run`, `logging.filter`].
+    #[arg(long, global = true, value_name = "FILTER", env = "OPENVALIDATORS_LOG")]
+    pub log: Option<String>,
     /// Log as one JSON object a line.
     #[arg(long, global = true, visible_alias = "logging.json")]
     pub log_json: bool,
@@ -73,6 +78,10 @@ pub enum Task {
     Bench(Bench),
     /// Look at the wallet that holds the hotkey.
     Wallet(Wallet),
+    /// Look at everything a validator needs, and say what to do about each finding.
+    Doctor(Doctor),
+    /// Look for a newer version, put it in place, take it back.
+    Update(Update),
     /// Ask one miner by hand.
     Query(Query),
     /// Check, copy, measure or print the records.
@@ -350,11 +359,12 @@ pub fn command() -> Command {
     Cli::command()
         .mut_subcommand("run", |run| run.args(reference_flags::arguments()))
         .mut_subcommand("query", |query| {
-            query.args(reference_flags::arguments_of(&["wallet.", "subtensor.", "netuid"]))
+            query.args(reference_flags::arguments_of(&["wallet.", "no_prompt", "subtensor.", "netuid"]))
         })
+        .mut_subcommand("doctor", |doctor| doctor.args(reference_flags::arguments()))
         .mut_subcommand("import", |import| import.args(reference_flags::arguments()))
         .mut_subcommand("wallet", |wallet| {
-            wallet.mut_subcommand("check", |check| check.args(reference_flags::arguments_of(&["wallet."])))
+            wallet.mut_subcommand("check", |check| check.args(reference_flags::arguments_of(&["wallet.", "no_prompt"])))
         })
 }
 

@@ -23,7 +23,9 @@ use openvalidators_weights::WeightsConfig;
 use profiles::Profile;
 use serde::{Deserialize, Serialize};
 
-use crate::{axon::AxonSettings, cli::Settings, localnet::LocalnetConfig};
+use crate::{
+    axon::AxonSettings, cli::Settings, localnet::LocalnetConfig, logging::LoggingConfig, update::UpdateConfig,
+};
 
 /// The commented default, compiled in so that the program runs anywhere.
 pub const DEFAULT_TOML: &str = include_str!("../configs/local.toml");
@@ -71,6 +73,10 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// Event log, wandb, Prometheus.
     pub reporting: ReportingConfig,
+    /// What is logged on standard error.
+    pub logging: LoggingConfig,
+    /// Where newer versions come from.
+    pub update: UpdateConfig,
 }
 
 /// The switch of all compat switches.
@@ -99,6 +105,12 @@ pub enum ConfigError {
          default: netuid 1, where openvalidators 1.2.0 ran, speaks another protocol today"
     )]
     NoNetuid(String),
+    /// A real network, and completions that nobody made.
+    #[error(
+        "chain.endpoint {0} is a real network, and dendrite.transport = \"mock\" makes completions up: weights would pay \
+         miners for nothing. Add --neuron.disable_set_weights, or leave out --neuron.mock_dendrite_pool"
+    )]
+    MockedOnARealNetwork(String),
     /// Values that do not make sense, in the crate's words.
     #[error("{0}")]
     Senseless(String),
@@ -210,8 +222,10 @@ impl Config {
     #[must_use]
     pub fn models_of_run(&self) -> Vec<(&'static str, &ModelName, Kind)> {
         let mut used = self.models_used();
-        let kind = if self.gating.pooling == Pooling::LastToken { Kind::CausalLm } else { Kind::Encoder };
-        used.push(("gating.model", &self.gating.model, kind));
+        if self.gating.routing != gating::RoutingKind::Blind {
+            let kind = if self.gating.pooling == Pooling::LastToken { Kind::CausalLm } else { Kind::Encoder };
+            used.push(("gating.model", &self.gating.model, kind));
+        }
         used
     }
 
@@ -229,7 +243,9 @@ impl Config {
         self.rewards.compat = rewards::Compat::REFERENCE;
         self.prompts.compat = prompts::Compat { paste_verbatim: true };
         self.inference.interpret_special_tokens = true;
-        self.gating.routing = gating::RoutingKind::Uniform;
+        if self.gating.routing == gating::RoutingKind::Learned {
+            self.gating.routing = gating::RoutingKind::Uniform;
+        }
         self.gating.compat = gating::Compat { accumulate_gradients: true };
     }
 
@@ -248,7 +264,16 @@ impl Config {
         judge("rewards", self.rewards.check())?;
         judge("weights", self.weights.check())?;
         judge("reporting", self.reporting.check())?;
-        judge("ledger", self.ledger.check())
+        judge("logging", self.logging.check())?;
+        judge("update", self.update.check())?;
+        judge("ledger", self.ledger.check())?;
+        if self.chain.endpoint.is_remote()
+            && self.dendrite.transport == dendrite::Choice::Mock
+            && !self.weights.disable_set_weights
+        {
+            return Err(ConfigError::MockedOnARealNetwork(self.chain.endpoint.to_string()));
+        }
+        Ok(())
     }
 }
 
@@ -295,6 +320,8 @@ impl Default for Config {
             },
             ledger: LedgerConfig::default(),
             reporting: ReportingConfig::default(),
+            logging: LoggingConfig::default(),
+            update: UpdateConfig::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod dataset;
+pub mod doctor;
 pub mod engine;
 pub mod explain;
 mod health;
@@ -15,6 +16,8 @@ mod import;
 pub mod ledger;
 pub mod localnet;
 mod logging;
+#[cfg(test)]
+mod manual;
 pub mod models;
 pub mod network;
 mod open_files;
@@ -30,8 +33,10 @@ pub mod shutdown;
 pub mod standing;
 mod status;
 pub mod topology;
+mod update;
 pub mod wallet;
 mod wandb;
+mod web;
 pub mod what_if;
 
 use std::process::ExitCode;
@@ -55,12 +60,12 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
-    let mut log = parsed.cli.log.clone();
+    let mut log = parsed.cli.log.clone().unwrap_or_else(|| logging::DEFAULT_FILTER.to_owned());
     if matches!(parsed.cli.command, Task::Bench(_)) {
         // It warns of random weights, which are what was asked for here.
         log += ",openvalidators_inference::catalogue=error";
     }
-    let logging = logging::start(&log, parsed.cli.log_json)?;
+    let mut logging = logging::start(&log, parsed.cli.log_json)?;
     match &parsed.cli.command {
         Task::Models(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;
@@ -77,6 +82,9 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             if let Some(code) = only_show(&command.settings, &config)? {
                 return Ok(code);
             }
+            if parsed.cli.log.is_none() {
+                logging.filter_by(&config.logging.filter)?;
+            }
             let style = match (command.json, command.quiet) {
                 (true, _) => Style::Json,
                 (_, true) => Style::Quiet,
@@ -86,6 +94,19 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             // Before signals are listened for, so that Ctrl-C ends a prompt.
             let signer = wallet::signer(&config)?;
             system().block_on(run::run(config, signer, style, offset, logging))
+        }
+        Task::Doctor(command) => {
+            let loaded = Config::load(&command.settings, &parsed.subcommand, None);
+            if let Ok(config) = &loaded
+                && let Some(code) = only_show(&command.settings, config)?
+            {
+                return Ok(code);
+            }
+            runtime()?.block_on(doctor::run(command, loaded))
+        }
+        Task::Update(command) => {
+            let config = Config::load(&command.settings, &parsed.subcommand, None)?;
+            runtime()?.block_on(update::run(command, &config))
         }
         Task::Score(command) => {
             let config = Config::load_over(

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context;
 use prometheus::{IntCounterVec, Opts, Registry};
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -21,8 +22,26 @@ use crate::status;
 
 /// The file in the state directory that SIGHUP reads, with what `--log` takes.
 pub const FILTER_FILE: &str = "log.filter";
+/// What is logged where nobody says it.
+pub const DEFAULT_FILTER: &str = "warn";
 /// A filter longer than this is a mistake.
 const LONGEST_FILTER_BYTES: u64 = 4_096;
+
+/// What the operator sets about logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoggingConfig {
+    /// What `run` logs where neither `--log` nor `OPENVALIDATORS_LOG` says it.
+    pub filter: String,
+}
+
+/// A filter that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("filter is `{found}`: {reason}")]
+pub struct BadFilter {
+    found: String,
+    reason: String,
+}
 
 /// Logging that has started: its counters, and the way to change its filter.
 pub struct Logging {
@@ -68,9 +87,36 @@ fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     )
 }
 
+// === impl LoggingConfig ===
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { filter: DEFAULT_FILTER.to_owned() }
+    }
+}
+
+impl LoggingConfig {
+    /// # Errors
+    /// When the filter cannot be read.
+    pub fn check(&self) -> Result<(), BadFilter> {
+        let bad = |error: anyhow::Error| BadFilter { found: self.filter.clone(), reason: format!("{error:#}") };
+        parse(&self.filter).map(drop).map_err(bad)
+    }
+}
+
 // === impl Logging ===
 
 impl Logging {
+    /// From now on logs by another filter, and goes back to it.
+    ///
+    /// # Errors
+    /// When the filter cannot be read.
+    pub fn filter_by(&mut self, filter: &str) -> anyhow::Result<()> {
+        self.filter.reload(parse(filter)?)?;
+        filter.clone_into(&mut self.initial);
+        Ok(())
+    }
+
     /// Exports how much is logged.
     ///
     /// # Errors
@@ -161,7 +207,8 @@ mod tests {
         let file = folder.path().join(FILTER_FILE);
         let (_filtering, filter) = reload::Layer::<EnvFilter, Spans>::new(parse("warn").unwrap());
         let lines = IntCounterVec::new(Opts::new("lines", "lines"), &["level"]).unwrap();
-        let logging = Logging { initial: "warn".to_owned(), filter, lines };
+        let mut logging = Logging { initial: "error".to_owned(), filter, lines };
+        logging.filter_by("warn").unwrap();
         let now = || logging.filter.with_current(ToString::to_string).unwrap();
 
         std::fs::write(&file, "warn,openvalidators_dendrite=debug\n").unwrap();

@@ -10,7 +10,7 @@ const OTHERS: u64 = 256;
 /// Raises the soft limit of open files to the hard one, and says so in the log when that is too little for a subnet of 1,024
 /// miners at so many connections each.
 pub fn raise_limit(connections_per_miner: usize) {
-    let needed = OTHERS + MINERS * connections_per_miner.max(1) as u64;
+    let needed = needed(connections_per_miner);
     let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
         tracing::warn!(%error, "could not raise the limit of open files");
         Resource::NOFILE.get_soft()
@@ -23,6 +23,18 @@ pub fn raise_limit(connections_per_miner: usize) {
         }
         Err(error) => tracing::warn!(%error, "could not read the limit of open files"),
     }
+}
+
+/// What [`raise_limit`] would say, without raising anything.
+///
+/// # Errors
+/// When the limit cannot be read.
+pub fn shortage(connections_per_miner: usize) -> std::io::Result<Option<String>> {
+    Resource::NOFILE.get_hard().map(|limit| too_low(limit, needed(connections_per_miner)))
+}
+
+fn needed(connections_per_miner: usize) -> u64 {
+    OTHERS + MINERS * connections_per_miner.max(1) as u64
 }
 
 fn too_low(limit: u64, needed: u64) -> Option<String> {

@@ -31,6 +31,9 @@ pub const EXIT_PLACE_LOST: u8 = 7;
 /// Exit code of a second signal: 128 + SIGINT, as shells expect.
 const EXIT_IMPATIENT: i32 = 130;
 
+/// Exit code of `doctor` when something must be mended.
+pub const EXIT_TO_MEND: u8 = 8;
+
 /// The codes in words, for `--help`. A service manager restarts after 1 and 4, and not after the others: systemd's
 /// `RestartPreventExitStatus=2 3 5 6 7`.
 pub const EXIT_CODES: &str = "\

@@ -64,14 +64,14 @@ pub fn check(config: &WalletConfig, json: bool) -> anyhow::Result<ExitCode> {
     Ok(if report.is_usable() { ExitCode::SUCCESS } else { ExitCode::from(shutdown::EXIT_FAULT) })
 }
 
-fn locate(config: &WalletConfig) -> anyhow::Result<Wallet> {
+pub(crate) fn locate(config: &WalletConfig) -> anyhow::Result<Wallet> {
     Ok(Wallet::locate(config, std::env::home_dir().as_deref())?)
 }
 
 /// From this process's surroundings; a person is asked where there is a terminal.
-fn passwords(config: &WalletConfig) -> Passwords<'static> {
+pub(crate) fn passwords(config: &WalletConfig) -> Passwords<'static> {
     let ask = |words: &str| rpassword::prompt_password(words).map(Zeroizing::new);
-    let prompt = io::stdin().is_terminal().then(|| Box::new(ask) as Box<_>);
+    let prompt = (config.ask_password && io::stdin().is_terminal()).then(|| Box::new(ask) as Box<_>);
     Passwords::new(config.password_file.clone(), |name| std::env::var_os(name), prompt)
 }
 

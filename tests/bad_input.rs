@@ -39,7 +39,7 @@ fn configuration() {
     let refused = |args: &[&str], words| refused(&[&["run", "--check-config"], args].concat(), words);
     refused(&["--config", "nowhere.toml"], &["nowhere.toml"]);
     refused(&["--set", "seed"], &["KEY=VALUE"]);
-    refused(&["--neuron.mock_dataset"], &["--neuron.mock_dataset", "no mocks"]);
+    refused(&["--wandb.weights_step_length", "5"], &["--wandb.weights_step_length", "never read it"]);
     refused(&["--chain", "example.org:1"], &["local://"]);
 }
 

@@ -149,6 +149,26 @@ impl Layers {
         }
     }
 
+    /// Takes a key, or a table, out of every layer below.
+    pub fn clear(&mut self, key: &str) {
+        let (path, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut tables = path.split('.').filter(|part| !part.is_empty());
+        let table = tables.try_fold(&mut self.values, |table, part| table.get_mut(part)?.as_table_mut());
+        if let Some(table) = table {
+            table.remove(name);
+        }
+        let below = format!("{key}.");
+        self.origins.retain(|written, _| written != key && !written.starts_with(&below));
+    }
+
+    /// The value of a key, where it is a text.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        let mut parts = key.split('.');
+        let first = self.values.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.get(part))?.as_str()
+    }
+
     /// Whether somebody wrote this key; defaults do not count.
     #[must_use]
     pub fn is_written(&self, key: &str) -> bool {

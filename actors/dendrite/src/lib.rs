@@ -21,6 +21,7 @@ mod client;
 mod config;
 mod dendrite;
 mod metrics;
+mod mock;
 #[cfg(test)]
 mod peer;
 pub mod python_json;

@@ -36,6 +36,8 @@ pub enum Choice {
     Synapse,
     /// `btauth/1` for everybody.
     Btauth,
+    /// Nobody is asked: every miner is given words of the prompt (`--neuron.mock_dendrite_pool`).
+    Mock,
 }
 
 /// The wires that miners turned out to speak against what they declare.
@@ -86,7 +88,7 @@ impl Choice {
     /// The only wire that may be used, if the operator says one.
     fn fixed(self) -> Option<Transport> {
         match self {
-            Self::Auto => None,
+            Self::Auto | Self::Mock => None,
             Self::Synapse => Some(Transport::Synapse),
             Self::Btauth => Some(Transport::Btauth),
         }

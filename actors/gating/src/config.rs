@@ -52,6 +52,8 @@ pub enum RoutingKind {
     Learned,
     /// All alike, as openvalidators 1.2.0 really did.
     Uniform,
+    /// All alike, and no model reads prompts: nothing is learned (`--neuron.mock_gating_model`).
+    Blind,
 }
 
 /// Ways of openvalidators 1.2.0, each of which was given up for a reason (`docs/differences.md`).

@@ -71,7 +71,10 @@ impl Router {
             self.metrics.note_nobody();
             return Err(NobodyToAsk { neurons: metagraph.neurons.len(), block: metagraph.block.0 });
         }
-        let row = self.read(&route.prompt).await;
+        let row = match self.config.routing {
+            RoutingKind::Blind => None,
+            RoutingKind::Learned | RoutingKind::Uniform => self.read(&route.prompt).await,
+        };
         let embedding = row.map(|row| PromptEmbedding { encoder: self.rules.encoder.clone(), row });
         let read = embedding.clone();
         let miners = on_worker(move || self.choose(&metagraph, &route, read.as_ref())).await;

@@ -108,6 +108,14 @@ impl fmt::Debug for Token {
 // === impl HubConfig ===
 
 impl HubConfig {
+    /// The hub that models come from, as these settings and the environment of this process name it.
+    ///
+    /// # Errors
+    /// When it is no address.
+    pub fn endpoint(&self) -> Result<Url, HubError> {
+        self.resolve(&|name| std::env::var(name).ok()).map(|settings| settings.endpoint)
+    }
+
     /// Answers what is left open from the environment; `variable` reads it.
     pub(crate) fn resolve(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Settings, HubError> {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());

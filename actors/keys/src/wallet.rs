@@ -48,6 +48,8 @@ pub struct WalletConfig {
     pub path: PathBuf,
     /// A file with the hotkey's password, where it has one.
     pub password_file: Option<PathBuf>,
+    /// Whether a person at the terminal may be asked for the password.
+    pub ask_password: bool,
 }
 
 /// A wallet's place on disk.
@@ -160,7 +162,7 @@ pub enum WalletError {
 
 impl Default for WalletConfig {
     fn default() -> Self {
-        Self { name: None, hotkey: None, path: DEFAULT_PATH.into(), password_file: None }
+        Self { name: None, hotkey: None, path: DEFAULT_PATH.into(), password_file: None, ask_password: true }
     }
 }
 

@@ -313,3 +313,22 @@ fn a_setting_that_cannot_be_obeyed_is_refused() {
     let made = Dendrite::new(alice(), config, SystemClock::shared(), metrics, runtime.handle().clone());
     assert!(matches!(made, Err(ConfigError::TooSmall { key: "max_headers", .. })));
 }
+
+#[tokio::test]
+async fn mocked_completions_ask_nobody_and_differ() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = Config { transport: Choice::Mock, ..local() };
+    let (dendrite, metrics) = dendrite(config, SystemClock::shared());
+    let mut asked = query(&[address, address], SECOND);
+    let prompt: Vec<String> = (0..64).map(|number| format!("word{number}")).collect();
+    asked.messages = Arc::new([prompt.join(" ")]);
+    let first = dendrite.query(asked.clone()).await;
+    assert!(first[0].text.starts_with("word0 ") && first[1].text.starts_with("word16 "), "{first:?}");
+    assert!(first.iter().all(|completion| completion.outcome == Answered));
+    assert_eq!(dendrite.query(asked).await, first, "always the same");
+    assert_eq!(metrics.sent_bytes.get(), 0);
+    let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+    assert!(nobody.is_err(), "no connection was made");
+    assert_eq!(crate::mock::completion(&query(&[address], SECOND).miners[0], "").text, "");
+}

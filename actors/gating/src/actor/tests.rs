@@ -264,3 +264,12 @@ async fn the_head_is_read_as_it_stands() {
     stage.apply(2, &[(0, 1.0), (2, 0.0)]).await.unwrap();
     assert_ne!(stage.head().await.rows, first.rows);
 }
+
+#[actix::test]
+async fn blind_routing_asks_no_model_and_learns_nothing() {
+    let config = Config { routing: crate::config::RoutingKind::Blind, ..Found::default().config };
+    let stage = started(&subnet(6), Found { config, ..Found::default() }).await;
+    let routing = stage.route(ask(1, 0, 2, &[])).await.unwrap();
+    assert!(routing.embedding.is_none() && routing.miners.len() == 2);
+    assert_eq!(stage.metric("unread_total"), 0.0, "nobody tried");
+}

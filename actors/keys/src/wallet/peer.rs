@@ -33,6 +33,7 @@ fn make(peer: &str, formats: &[(&str, Format)]) {
             hotkey: Some(hotkey.into()),
             path: folder.path().to_owned(),
             password_file: None,
+            ask_password: true,
         };
         let mut passwords = Passwords::new(None, |name| (name == OWN_VARIABLE).then(|| PASSWORD.into()), None);
         let opened = Wallet::locate(&config, None).unwrap().open(&mut passwords);

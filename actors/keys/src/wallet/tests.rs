@@ -27,7 +27,11 @@ fn allow(path: &Path, mode: u32) {
 
 fn wallet(folder: &Path, hotkey: &str) -> Wallet {
     let (name, hotkey) = (Some("cold".to_owned()), Some(hotkey.to_owned()));
-    Wallet::locate(&WalletConfig { name, hotkey, path: folder.to_owned(), password_file: None }, None).unwrap()
+    Wallet::locate(
+        &WalletConfig { name, hotkey, path: folder.to_owned(), password_file: None, ask_password: true },
+        None,
+    )
+    .unwrap()
 }
 
 fn nothing<'a>() -> Passwords<'a> {

@@ -95,6 +95,12 @@ impl Setup {
         Ok(Some(setup))
     }
 
+    /// The server that rows are uploaded to; none where they stay here, or no key is found.
+    #[must_use]
+    pub fn server(&self) -> Option<&Url> {
+        self.online.as_ref().map(|online| &online.server)
+    }
+
     /// What the operator is told once: where rows go, who can read them, and what to do where they go nowhere.
     #[must_use]
     pub fn note(&self) -> String {
