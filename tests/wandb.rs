@@ -1,6 +1,6 @@
 //! wandb online as a whole: the program from outside, and a server on this machine that keeps what it is sent.
 
-use std::{collections::BTreeMap, path::Path, process::ExitStatus};
+use std::{collections::BTreeMap, path::Path};
 
 use openvalidators_reporting::wandb::server_double::{Double, Fault, KEY, OWNER};
 use serde_json::Value;
@@ -8,9 +8,8 @@ use tokio::runtime::Runtime;
 
 use crate::program::{CONSTANT_REWARD, Program};
 
-/// Runs so many steps with wandb online; gives what was told, and the log.
-fn run(state: &Path, double: &Double, key: &str, steps: &str, settings: &[&str]) -> (Vec<Value>, ExitStatus, String) {
-    let log = state.join("told.log");
+/// Starts with wandb online; its log goes into a file of the state directory.
+fn online(state: &Path, double: &Double, key: &str, arguments: &[&str], settings: &[&str]) -> Program {
     let quick = [
         "reporting.wandb.mode=online",
         "reporting.drain_seconds=60",
@@ -19,12 +18,34 @@ fn run(state: &Path, double: &Double, key: &str, steps: &str, settings: &[&str])
         "prompts.num_followup_steps=1",
     ];
     let settings = quick.iter().chain(settings).flat_map(|setting| ["--set", setting]);
-    let arguments: Vec<&str> = ["--steps", steps].into_iter().chain(settings).collect();
+    let arguments: Vec<&str> = arguments.iter().copied().chain(settings).collect();
     let server = double.url();
     let variables = [("WANDB_BASE_URL", server.as_str()), ("WANDB_API_KEY", key)];
-    let (lines, status) = Program::start_among(state, &arguments, &variables, &log).finish();
-    (lines, status, std::fs::read_to_string(log).unwrap())
+    Program::start_among(state, &arguments, &variables, &state.join(LOG))
 }
+
+const LOG: &str = "told.log";
+
+fn log(state: &Path) -> String {
+    std::fs::read_to_string(state.join(LOG)).unwrap()
+}
+
+/// Runs until it complains, a step longer, and ends it; gives how many steps there are then, and the log.
+fn complains(state: &Path, double: &Double, key: &str, settings: &[&str]) -> (u64, String) {
+    let mut program = online(state, double, key, &[], settings);
+    while !log(state).contains(COMPLAINT) {
+        program.until("step");
+    }
+    program.until("step");
+    program.terminate();
+    let (_, status) = program.finish();
+    let log = log(state);
+    assert!(status.success(), "{log}");
+    assert_eq!(log.matches(COMPLAINT).count(), 1, "{log}");
+    (events(state).len() as u64, log)
+}
+
+const COMPLAINT: &str = "rows do not reach wandb;";
 
 /// The event of each step by its place in the ledger.
 fn events(state: &Path) -> BTreeMap<u64, Value> {
@@ -57,8 +78,8 @@ fn what_reaches_the_server_is_what_happened() {
         "reporting.wandb.track_gating_model=true",
         "reporting.wandb.hardware_seconds=1",
     ];
-    let (lines, status, log) = run(state.path(), &double, KEY, "6", &settings);
-    assert!(status.success(), "{log}");
+    let (lines, status) = online(state.path(), &double, KEY, &["--steps", "6"], &settings).finish();
+    assert!(status.success(), "{}", log(state.path()));
     let said = |words: &str| {
         lines.iter().filter(|line| line["text"].as_str().is_some_and(|text| text.contains(words))).count()
     };
@@ -94,26 +115,25 @@ fn trouble_is_told_once_and_the_validator_goes_on() {
     let (runtime, state) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
     let double = runtime.block_on(Double::start());
     double.state.lock().writable = Some(OWNER);
-    let once = |log: &str, words: &[&str]| {
-        assert_eq!(log.matches("rows do not reach wandb;").count(), 1, "{log}");
-        assert!(words.iter().all(|words| log.contains(words)), "{words:?}: {log}");
-    };
     let wrong = "f".repeat(40);
-    let (_, status, log) = run(state.path(), &double, &wrong, "3", &CONSTANT_REWARD);
-    assert!(status.success() && !log.contains(&wrong), "{log}");
-    once(&log, &["The API key is not accepted", "WANDB_API_KEY"]);
+    let (first, told) = complains(state.path(), &double, &wrong, &CONSTANT_REWARD);
+    assert!(told.contains("The API key is not accepted") && !told.contains(&wrong), "{told}");
     assert!(double.state.lock().runs.is_empty());
 
     let stranger: Vec<_> = CONSTANT_REWARD.into_iter().chain(["reporting.wandb.entity=opentensor-dev"]).collect();
-    let (_, status, log) = run(state.path(), &double, KEY, "3", &stranger);
-    assert!(status.success());
-    once(&log, &["permission denied", "reporting.wandb.entity"]);
-    assert_eq!(rows(&double).len(), 3, "those of the first life");
+    let (second, told) = complains(state.path(), &double, KEY, &stranger);
+    assert!(told.contains("permission denied") && told.contains("reporting.wandb.entity"), "{told}");
+    assert_eq!(
+        rows(&double).into_keys().collect::<Vec<_>>(),
+        (1..=first).collect::<Vec<_>>(),
+        "those of the first life"
+    );
 
-    double.fail([Fault::Status(503), Fault::DropBefore, Fault::Status(502), Fault::DropBefore]);
-    let (_, status, log) = run(state.path(), &double, KEY, "3", &CONSTANT_REWARD);
-    assert!(status.success(), "{log}");
-    let (events, rows) = (events(state.path()), rows(&double));
-    assert_eq!((events.len(), rows.len()), (9, 6), "the second life's wait on the disk: {log}");
-    assert!(rows.keys().all(|sequence| !(4..=6).contains(sequence)), "{:?}", rows.keys());
+    double.fail([Fault::Status(503), Fault::DropBefore]);
+    let (_, status) = online(state.path(), &double, KEY, &["--steps", "6"], &CONSTANT_REWARD).finish();
+    assert!(status.success(), "{}", log(state.path()));
+    let all = events(state.path()).len() as u64;
+    // The second life's wait on the disk.
+    let there: Vec<u64> = (1..=first).chain(second + 1..=all).collect();
+    assert_eq!(rows(&double).into_keys().collect::<Vec<_>>(), there, "{}", log(state.path()));
 }

@@ -90,7 +90,7 @@ impl Around<'_> {
         doors.inference.attach(&InferenceActor::new(Arc::new(Models)).start());
         let miners = Miners { seed, clock: clock.clone(), query_seconds: self.plan.query_seconds };
         doors.dendrite.query.attach(&miners.start());
-        let source = prompts::open(&config.prompts.source)?;
+        let source = Arc::new(prompts::Embedded::new());
         doors.prompts.attach(&prompts::PromptsActor::new(source, seed).start());
         let rewards = rewards::RewardsActor::recover(
             &config.rewards,
