@@ -114,7 +114,8 @@ fn families() -> BTreeMap<String, Family> {
 pub fn page() -> String {
     let registry = registry();
     let mut families = families();
-    for gathered in registry.gather() {
+    // Those of the process are every Prometheus client's.
+    for gathered in registry.gather().iter().filter(|family| family.name().starts_with("openvalidators_")) {
         let name = gathered.name();
         let written = families.get_mut(name).unwrap_or_else(|| panic!("{name} is not found in the sources"));
         assert_eq!(written.help, gathered.help(), "{name}");
