@@ -259,6 +259,7 @@ fn full_intent(number: u64) -> WeightIntent {
         hotkeys: uids.clone().map(|uid| Hotkey([uid as u8; 32])).collect(),
         weights: uids.map(|uid| uid.wrapping_mul(251)).collect(),
         version_key: number,
+        salt: None,
         basis: None,
     }
 }

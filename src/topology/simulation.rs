@@ -81,12 +81,14 @@ impl Around<'_> {
             ChainCalls::new(chain, clock.clone(), &config.chain, subtensor::Metrics::new(&registry, clock)?, seed);
         let (publish_metagraph, metagraph) = watch::channel(Arc::new(calls.metagraph().await?));
         let (publish_scores, _scores) = watch::channel(Arc::new(ScoreTable::default()));
-        let doors = Doors::new(config, &registry)?;
+        let (doors, pulses) = (Doors::new(config, &registry)?, Pulses::new(clock));
 
         let ledger =
             ledger::LedgerActor::new(store, config.ledger.clone(), ledger::Metrics::new(&registry)?, clock.clone());
         doors.ledger.attach(&ledger.start());
-        doors.subtensor.attach(&subtensor::SubtensorActor::new(calls, publish_metagraph).start());
+        doors
+            .subtensor
+            .attach(&subtensor::SubtensorActor::new(calls, publish_metagraph, pulses.following.clone()).start());
         doors.inference.attach(&InferenceActor::new(Arc::new(Models)).start());
         let miners = Miners { seed, clock: clock.clone(), query_seconds: self.plan.query_seconds };
         doors.dendrite.query.attach(&miners.start());
@@ -108,6 +110,7 @@ impl Around<'_> {
             publish_scores,
             weights::Metrics::new(&registry)?,
             clock.clone(),
+            pulses.duty.clone(),
         );
         doors.weights.attach(&weights.await?.start());
         let around = gating::Surroundings {

@@ -213,7 +213,7 @@ impl Client {
         let request = headers.iter().fold(self.http.put(url), |request, (name, value)| request.header(name, value));
         let response = request.body(bytes).send().await.map_err(|error| passing(because(&error.without_url())))?;
         let (status, wait) = (response.status(), wait_asked_for(response.headers()));
-        let answer = read(response).await.map_err(passing)?;
+        let answer = read(response, ANSWER_BYTES).await.map_err(passing)?.unwrap_or_default();
         // A signed address is good for a while alone: with a new one it may work.
         let what = || format!("{attempt}: the storage answers {status}: {}", shown(&message_of(&answer)));
         if status.is_success() { Ok(()) } else { Err(RequestError::Passing { what: what(), wait }) }
