@@ -28,8 +28,19 @@ pub fn page(toml: &str) -> String {
             if !told.is_empty() {
                 page += &format!("\n{told}\n");
             }
+        } else if let Some(table) = line.strip_prefix("# [").filter(|table| table.ends_with(']')) {
+            group.end(&mut page, &mut in_table);
+            in_table = false;
+            page += &format!("\n### `[{table}`: an example\n");
         } else if let Some(comment) = line.strip_prefix("# ") {
             match optional_key(comment) {
+                // A remark in its line is about this key alone.
+                Some(key) if key.contains("  # ") => {
+                    group.end(&mut page, &mut in_table);
+                    let (key, remark) = key.split_once("  # ").unwrap_or((key, ""));
+                    group = Group { keys: vec![format!("{} (not set)", key.trim())], comment: vec![remark.to_owned()] };
+                    group.end(&mut page, &mut in_table);
+                }
                 Some(key) => group.keys.push(format!("{key} (not set)")),
                 None => {
                     // A sentence behind keys is about the next ones.
@@ -99,12 +110,23 @@ fn capitalised(title: &str) -> String {
 #[test]
 fn keys_share_the_comment_above_them() {
     let made = page(
-        "# A file.\n\n# === one ====\n\n[a]\n# Two | things.\nx = 1\ny = 2\n# Optional.\n# z = \"here\"\n\n# About b.\n[a.b]\nk = true\n",
+        "# A file.\n\n# === one ====\n\n[a]\n# Two | things.\nx = 1\ny = 2\n# Optional.\n# z = \"here\"\n\n# About b.\n[a.b]\nk = true\n# [a.c]\n# m = 1   # Of m.\n# n = 2\n",
     );
     let rows: Vec<&str> = made.lines().filter(|line| line.starts_with("| `")).collect();
     assert_eq!(
         rows,
-        ["| `x = 1`<br>`y = 2` | Two \\| things. |", "| `z = \"here\" (not set)` | Optional. |", "| `k = true` |  |"]
+        [
+            "| `x = 1`<br>`y = 2` | Two \\| things. |",
+            "| `z = \"here\" (not set)` | Optional. |",
+            "| `k = true` |  |",
+            "| `m = 1 (not set)` | Of m. |",
+            "| `n = 2 (not set)` |  |"
+        ]
     );
-    assert!(made.contains("## One\n") && made.contains("### `[a.b]`\n\nAbout b.\n"), "{made}");
+    assert!(
+        made.contains("## One\n")
+            && made.contains("### `[a.b]`\n\nAbout b.\n")
+            && made.contains("### `[a.c]`: an example\n"),
+        "{made}"
+    );
 }

@@ -49,6 +49,7 @@ fn registry() -> Registry {
     openvalidators_gating::Metrics::new(&registry).unwrap();
     openvalidators_dendrite::Metrics::new(&registry).unwrap();
     openvalidators_prompts::Metrics::register(&registry).unwrap();
+    let _ = openvalidators_prompts::SourcesMetrics::register(&registry).unwrap().of("source");
     openvalidators_ledger::Metrics::new(&registry).unwrap();
     reporting::wandb::WandbMetrics::new(&registry).unwrap();
     registry.register(Box::new(reporting::DiskSpace::new(Path::new(".")).unwrap())).unwrap();

@@ -20,7 +20,7 @@ use std::{
 };
 
 use openvalidators_messages::inference::{InferenceError, LogProbability, Logits, ModelName, Row, RowFailed};
-use openvalidators_runtime::{SharedClock, panic_text};
+use openvalidators_runtime::{SharedClock, fault_point, panic_text};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,7 +78,7 @@ impl DeviceThread {
         let (jobs, waiting) = mpsc::channel(device.queue_capacity.max(1));
         let closing = Arc::new(AtomicBool::new(false));
         let (name, metrics, stop) = (device.name, device.metrics.clone(), closing.clone());
-        let thread = std::thread::Builder::new().name(name.to_string()).spawn(move || device.run(waiting, &stop))?;
+        let thread = std::thread::Builder::new().name(name.to_string()).spawn(move || device.stay(waiting, &stop))?;
         Ok(Self { name, jobs: Mutex::new(Some(jobs)), closing, thread: Mutex::new(Some(thread)), metrics })
     }
 
@@ -164,8 +164,16 @@ impl Job {
 // === impl Device ===
 
 impl Device {
-    fn run(self, mut jobs: mpsc::Receiver<Job>, closing: &AtomicBool) {
+    /// Runs until it is closed. A panic beside the computing, whose own are values, costs the jobs in hand, whose callers are told by
+    /// that, and no more: without its thread the engine would live on and compute nothing.
+    fn stay(self, mut jobs: mpsc::Receiver<Job>, closing: &AtomicBool) {
         let mut waiting = VecDeque::new();
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run(&mut jobs, &mut waiting, closing))) {
+            tracing::error!(device = %self.name, panic = panic_text(&*panic), "a turn of the device failed; it goes on");
+        }
+    }
+
+    fn run(&self, jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Job>, closing: &AtomicBool) {
         loop {
             if waiting.is_empty() {
                 match jobs.blocking_recv() {
@@ -184,8 +192,9 @@ impl Device {
                 waiting.drain(..).for_each(|job| job.refuse(InferenceError::Closed));
                 continue;
             }
-            let turn = self.next_turn(&mut waiting);
+            let turn = self.next_turn(waiting);
             self.metrics.queue_depth(self.name).sub(turn.len() as i64);
+            fault_point("device", "turn");
             self.serve(turn, closing);
         }
     }

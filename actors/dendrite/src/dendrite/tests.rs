@@ -328,7 +328,8 @@ async fn mocked_completions_ask_nobody_and_differ() {
     assert!(first.iter().all(|completion| completion.outcome == Answered));
     assert_eq!(dendrite.query(asked).await, first, "always the same");
     assert_eq!(metrics.sent_bytes.get(), 0);
-    let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+    let nobody =
+        openvalidators_runtime::within(&*SystemClock::shared(), Duration::from_millis(50), listener.accept()).await;
     assert!(nobody.is_err(), "no connection was made");
     assert_eq!(crate::mock::completion(&query(&[address], SECOND).miners[0], "").text, "");
 }

@@ -46,7 +46,7 @@ impl SourcesMetrics {
             Ok::<_, prometheus::Error>(gauge)
         };
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            let opts = Opts::new(format!("openvalidators_prompt_source_{name}_total"), help);
+            let opts = Opts::new(format!("openvalidators_prompt_source_{name}"), help);
             let counter = IntCounterVec::new(opts, labels)?;
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
@@ -54,11 +54,11 @@ impl SourcesMetrics {
         Ok(Self {
             up: gauge("up", "Whether a prompt source can be read")?,
             level: gauge("texts", "Texts read ahead")?,
-            draws: counter("draws", "Texts that became the subject of a forward", &["source"])?,
-            misses: counter("misses", "Forwards that wanted this source and found it empty", &["source"])?,
-            failures: counter("failures", "Times reading failed", &["source"])?,
-            records: counter("records", "Records read", &["source"])?,
-            left_out: counter("left_out", "Records whose texts are not used", &["source", "reason"])?,
+            draws: counter("draws_total", "Texts that became the subject of a forward", &["source"])?,
+            misses: counter("misses_total", "Forwards that wanted this source and found it empty", &["source"])?,
+            failures: counter("failures_total", "Times reading failed", &["source"])?,
+            records: counter("records_total", "Records read", &["source"])?,
+            left_out: counter("left_out_total", "Records whose texts are not used", &["source", "reason"])?,
         })
     }
 
