@@ -33,6 +33,7 @@ pub mod shutdown;
 pub mod standing;
 mod status;
 pub mod topology;
+mod traces;
 mod update;
 pub mod wallet;
 mod wandb;
@@ -45,6 +46,7 @@ use cli::{Parsed, Task};
 use config::Config;
 use console::{Style, print_text};
 use time::UtcOffset;
+use traces::Traces;
 
 /// Parses the command line, loads the configuration and runs the subcommand.
 #[must_use]
@@ -65,7 +67,9 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
         // It warns of random weights, which are what was asked for here.
         log += ",openvalidators_inference::catalogue=error";
     }
-    let mut logging = logging::start(&log, parsed.cli.log_json)?;
+    // Dropped at the very end: then the last spans are sent.
+    let traces = Traces::start()?;
+    let mut logging = logging::start(&log, parsed.cli.log_json, traces.as_ref())?;
     match &parsed.cli.command {
         Task::Models(command) => {
             let config = Config::load(&command.settings, &parsed.subcommand, None)?;

@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::status;
+use crate::{status, traces::Traces};
 
 /// The file in the state directory that SIGHUP reads, with what `--log` takes.
 pub const FILTER_FILE: &str = "log.filter";
@@ -59,9 +59,11 @@ struct AboveStatus;
 
 /// Starts logging for the whole process.
 ///
+/// `traces` get their spans whatever the filter says, which is for lines.
+///
 /// # Errors
 /// When the filter cannot be read.
-pub fn start(filter: &str, json: bool) -> anyhow::Result<Logging> {
+pub fn start(filter: &str, json: bool, traces: Option<&Traces>) -> anyhow::Result<Logging> {
     let parsed = parse(filter).with_context(|| format!("--log {filter}"))?;
     let (filtering, handle) = reload::Layer::new(parsed);
     let lines = IntCounterVec::new(
@@ -76,7 +78,8 @@ pub fn start(filter: &str, json: bool) -> anyhow::Result<Logging> {
     }
     let format = tracing_subscriber::fmt::layer().with_writer(AboveStatus).with_ansi(io::stderr().is_terminal());
     let format = if json { format.json().boxed() } else { format.boxed() };
-    let started = tracing_subscriber::registry().with(filtering).with(format).with(Counted(lines.clone())).try_init();
+    let told = format.and_then(Counted(lines.clone())).with_filter(filtering);
+    let started = tracing_subscriber::registry().with(told).with(traces.map(Traces::layer)).try_init();
     started.map_err(|error| anyhow::anyhow!("logging was started twice: {error}"))?;
     Ok(Logging { initial: filter.to_owned(), filter: handle, lines })
 }

@@ -34,6 +34,7 @@ mod run;
 mod score;
 mod service;
 mod swarm;
+mod traces;
 mod update;
 mod wallet;
 mod wandb;

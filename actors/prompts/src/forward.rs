@@ -26,6 +26,7 @@ use openvalidators_messages::{
     rewards::{Score, ScoreSheet, Unscored},
 };
 use rand::Rng;
+use tracing::Instrument;
 
 use crate::{
     desks::{NoAnswer, answer_within},
@@ -160,6 +161,14 @@ impl Forward<'_> {
     /// One step: route → query → score → settle. Gives its best completion.
     async fn step(&mut self, name: StepName, prompt: &str, base_text: &str) -> Result<Accepted, EarlyReason> {
         self.name = name;
+        let (sequence, result) = (tracing::field::Empty, tracing::field::Empty);
+        let span =
+            tracing::info_span!("step", otel.name = %name, forward = %self.id, index = self.index, sequence, result);
+        self.within_step(prompt, base_text).instrument(span).await
+    }
+
+    async fn within_step(&mut self, prompt: &str, base_text: &str) -> Result<Accepted, EarlyReason> {
+        let name = self.name;
         let lanes = self.lanes;
         let ticket = lanes.budget.take().await.ok_or(EarlyReason::Stopping)?;
         let record = tokio::select! {
@@ -171,6 +180,7 @@ impl Forward<'_> {
         let settled = self.timed(Part::Settle, settling).await?;
         self.index += 1;
         lanes.metrics.count_step(name.kind(), settled.label());
+        tracing::Span::current().record("sequence", settled.sequence.0).record("result", settled.label());
         tracing::debug!(step = %name, sequence = %settled.sequence, result = settled.label(), "step settled");
         let best = self.best(&record, &settled)?;
         self.with_best += 1;
@@ -280,7 +290,7 @@ impl Forward<'_> {
 
     async fn timed<T>(&self, part: Part, work: impl Future<Output = T>) -> T {
         let since = self.lanes.clock.now();
-        let done = work.await;
+        let done = work.instrument(tracing::info_span!("part", otel.name = part.label())).await;
         self.lanes.metrics.observe(part, self.lanes.clock.now().saturating_sub(since));
         done
     }
