@@ -54,7 +54,8 @@ async fn draw(command: &PromptsSample, name: &str, source: &Mix, seed: Seed, clo
             match source.draw(&mut seed.rng("sample", &[number.into()])) {
                 Ok(context) => break context,
                 Err(error) if clock.now() >= until => {
-                    let reason = error.reason;
+                    // A mix names its sources, and this one has one.
+                    let reason = error.reason.strip_prefix(&format!("{name}: ")).unwrap_or(&error.reason);
                     if command.json {
                         print_json(&serde_json::json!({"event": "no_text", "source": name, "reason": reason}));
                     } else {

@@ -111,7 +111,6 @@ fn every_flag_of_the_reference_shows_in_the_configuration_in_force() {
             "neuron.nsfw_off",
             "mock",
             "subtensor._mock",
-            "neuron.mock_dataset",
             "reward.dpo_weight",
             "wallet._mock",
         ];
