@@ -80,13 +80,16 @@ impl Night {
         self.all_of(&[name]).remove(0)
     }
 
-    /// Waits until each of these has come, in whatever order.
+    /// Waits until each of these has come, in whatever order. What it was first is kept: in a hurry, where a window is shorter
+    /// than a step, it may be over before the next comes.
     fn all_of(&self, names: &[&str]) -> Vec<Value> {
         let (since, mut found) = (Instant::now(), vec![Value::Null; names.len()]);
         while let Some(left) = PATIENCE.checked_sub(since.elapsed()) {
             let Ok(message) = self.alerts.recv_timeout(left) else { break };
             for alert in list(&message["alerts"]) {
-                if let Some(place) = names.iter().position(|name| alert["labels"]["alertname"] == *name) {
+                if let Some(place) = names.iter().position(|name| alert["labels"]["alertname"] == *name)
+                    && found[place].is_null()
+                {
                     found[place] = alert.clone();
                 }
             }
