@@ -106,14 +106,7 @@ fn every_flag_of_the_reference_shows_in_the_configuration_in_force() {
             }
         }
         // A flag that says what is so anyway shows nothing.
-        let same = [
-            "wandb.off",
-            "neuron.nsfw_off",
-            "mock",
-            "subtensor._mock",
-            "reward.dpo_weight",
-            "wallet._mock",
-        ];
+        let same = ["wandb.off", "neuron.nsfw_off", "mock", "subtensor._mock", "reward.dpo_weight", "wallet._mock"];
         assert_eq!(same.contains(&name), row.keys.iter().all(|key| at(&default, key) == at(&config, key)), "{flag}");
     }
 }
