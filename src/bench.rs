@@ -5,6 +5,7 @@
 //! everything between them is the validator's own: tokenising, batching, prefix sharing, heads, rewards and filters. What
 //! the networks say means nothing; that it does not depend on the order of work is checked.
 
+pub mod adversary;
 pub mod cost;
 pub mod spent;
 pub mod table;

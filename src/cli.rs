@@ -11,6 +11,7 @@ use crate::{
     config::{profiles::Profile, reference_flags},
 };
 
+mod adversary;
 mod analyze;
 mod dataset;
 mod doctor;
@@ -21,6 +22,7 @@ mod update;
 mod wallet;
 mod what_if;
 
+pub use adversary::BenchAdversary;
 pub use analyze::{Aggregate, Analyze, FigureOptions, RankedBy};
 pub use dataset::{
     Collect, Dataset, DatasetAction, Duplicates, Export, ExportFilter, ExportKind, MiningFormat, OldFlags, Select,
@@ -258,6 +260,8 @@ pub struct Bench {
 pub enum Benchmark {
     /// How fast a step is scored.
     Scoring(BenchScoring),
+    /// What miners earn that do not do the work.
+    Adversary(BenchAdversary),
 }
 
 /// `openvalidators bench scoring`

@@ -130,6 +130,13 @@ fn dispatch(parsed: &Parsed, offset: UtcOffset) -> anyhow::Result<ExitCode> {
             )?;
             system().block_on(bench::run(command, config))
         }
+        Task::Bench(cli::Bench { what: cli::Benchmark::Adversary(command) }) => {
+            let load = |compat| {
+                let settings = command.settings(compat);
+                Config::load(&settings, &parsed.subcommand, None)
+            };
+            system().block_on(bench::adversary::run(command, load(false)?, load(true)?))
+        }
         Task::Dataset(command) => dataset::run(command),
         Task::Analyze(command) => analysis::run(command),
         Task::WhatIf(command) => {

@@ -41,3 +41,47 @@ fn the_table_names_what_was_asked_for_and_nothing_else() {
     assert_eq!(whats, ["what", "nsfw", "rlhf", "whole stack"], "{said}");
     assert!(said.contains("steps an hour") && said.contains("products: 100 GFLOP/s"), "{said}");
 }
+
+/// Attackers that the reference pays nothing get nothing here, and who copies gets less than the copied: in a small subnet,
+/// with the real models. The same command gives the same numbers.
+#[test]
+fn who_does_not_do_the_work_gets_less_than_who_does() {
+    let cache = tempfile::tempdir().unwrap();
+    let cache = cache.path().join("said.json").display().to_string();
+    let play = || {
+        let size = ["--conversations", "1", "--steps", "40", "--uids", "24", "--asked", "8", "--shares", "0.25"];
+        let which = ["--only", "stock phrase,exact copycat,hang", "--cache", &cache, "--json"];
+        let run = output(&[&["bench", "adversary"][..], &size, &which].concat());
+        assert!(run.status.success(), "{}", stderr(&run));
+        serde_json::from_slice::<Value>(&run.stdout).unwrap()
+    };
+    let report = play();
+    let games = report["games"].as_array().unwrap();
+    let capture = |strategy: &str, rules: &str| {
+        let game =
+            games.iter().find(|game| game["strategy"] == strategy).unwrap_or_else(|| panic!("{strategy}: {report}"));
+        game[rules]["capture"].as_f64().unwrap()
+    };
+    for strategy in ["stock phrase", "noisy stock phrase", "hang and drip"] {
+        assert!(capture(strategy, "ours") < 0.1, "{strategy}: {report}");
+    }
+    assert!(capture("exact copycat", "ours") < capture("exact copycat", "reference"), "{report}");
+    assert!(
+        report["nobody"]["ours"]["rank_correlation"].as_f64().unwrap() > 0.5,
+        "good miners rank above poor ones: {report}"
+    );
+    assert_eq!(play(), report, "by what the first run kept");
+}
+
+#[test]
+fn a_benchmark_that_cannot_be_played_says_why() {
+    for (option, value, words) in [
+        ("--only", "no such thing", "names no strategy; there are: stock phrase"),
+        ("--shares", "1.5", "a share is above 0 and below 1"),
+        ("--asked", "300", "from 1 to the number of uids, 256"),
+    ] {
+        let refused = output(&["bench", "adversary", option, value]);
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(words), "{}", stderr(&refused));
+    }
+}

@@ -36,7 +36,7 @@ mod network;
 mod question;
 mod serve;
 mod task;
-mod text;
+pub(crate) mod text;
 
 pub use config::LocalnetConfig;
 pub use kinds::{BadMix, MAX_MINERS, MinerKind, MinerMix, Tier};

@@ -9,7 +9,7 @@ use openvalidators_messages::inference::{ModelName, Pooling};
 
 use crate::{
     config::{Compat, DiversityConfig},
-    function::{Filter, Filtered, Memory},
+    function::{Filter, Filtered, Memory, Values},
     history::{Smallest, distance},
     step::{AskError, Step},
 };
@@ -69,6 +69,17 @@ impl Diversity {
         let DiversityConfig { model, bottom_k, batch_midpoint, .. } = config.clone();
         Self { model, bottom_k, batch_midpoint, as_reference: compat.diversity_reference }
     }
+
+    /// The factors within a step of texts with these rows, of which some are `silent`, as they `arrived`
+    /// ([`batch_factors`]). Silent ones get 0.
+    #[must_use]
+    pub fn factors(&self, rows: &[Option<Vec<f32>>], silent: &[bool], arrived: &[f64]) -> Values {
+        let at_once = vec![0.0; rows.len()];
+        let arrived = if self.as_reference { &at_once } else { arrived };
+        let factors = batch_factors(rows, arrived, self.bottom_k, self.batch_midpoint).into_iter().zip(silent);
+        let is_silent = |silent: bool| silent && !self.as_reference;
+        factors.map(|(factor, &silent)| if is_silent(silent) { Some(0.0) } else { factor }).collect()
+    }
 }
 
 #[async_trait(?Send)]
@@ -87,11 +98,7 @@ impl Filter for Diversity {
         let silent: Vec<bool> = step.texts.iter().map(|text| text.is_empty() && !self.as_reference).collect();
         let heard = |(row, silent): (&Option<Vec<f32>>, &bool)| row.clone().filter(|_| !silent);
         let rows: Vec<_> = embedded.texts.iter().zip(&silent).map(heard).collect();
-        let at_once = vec![0.0; rows.len()];
-        let arrived = if self.as_reference { &at_once } else { &step.arrived };
-        let factors = batch_factors(&rows, arrived, self.bottom_k, self.batch_midpoint);
-        let factors = factors.into_iter().zip(&silent).map(|(factor, &silent)| if silent { Some(0.0) } else { factor });
-        let factors = factors.collect();
+        let factors = self.factors(&rows, &silent, &step.arrived);
         let memory = Memory { model: self.model.clone(), width: embedded.width, rows };
         Ok(Filtered { factors, memory: Some(memory) })
     }

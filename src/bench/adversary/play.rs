@@ -1,0 +1,397 @@
+//! One game: a population with a share of attackers, asked step after step, paid by the real fold of rewards, the real
+//! moving averages and the real weight vector.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use openvalidators_messages::{
+    Asked, Block, Column, Completion, Embeddings, ForwardId, RawScores, STEP_RECORD_VERSION, Scoring, Sequence, StepId,
+    StepOutcome, StepRecord,
+};
+use openvalidators_rewards::{
+    Config,
+    diversity::{self, Diversity},
+    fold::{Rules, State},
+};
+use openvalidators_runtime::Seed;
+use openvalidators_weights::{
+    WeightsConfig,
+    process::{Limits, emit, process},
+    scores::{FoldRules, Scores},
+};
+use rand::{Rng, seq::SliceRandom};
+use serde::Serialize;
+
+use super::{
+    pool::{Prompt, Said, Sheet, TIERS, answered, earlier, identity, silent},
+    strategy::{About, Haste, Moment, Presence, Strategy},
+};
+
+/// How the game is played.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Setting {
+    /// Miners on the subnet.
+    pub uids: usize,
+    /// Miners asked in a step.
+    pub asked: usize,
+    /// Steps.
+    pub steps: usize,
+}
+
+/// Seconds in which honest completions come.
+const HONEST_SECONDS: std::ops::Range<f64> = 1.0..4.0;
+/// Seconds in which those come that nobody thought about.
+const FIRST_SECONDS: std::ops::Range<f64> = 0.2..0.8;
+/// Seconds in which those come that waited for others.
+const LATE_SECONDS: std::ops::Range<f64> = 4.2..6.0;
+/// The deadline, for those that never answer.
+const DEADLINE_SECONDS: f64 = 12.0;
+/// Filters that leave less of a reward than this have zeroed it.
+const ZEROED: f32 = 0.1;
+/// The capture ratio at which attackers count as found out.
+const FOUND_OUT: f64 = 0.5;
+
+/// What everybody says and what it is worth raw.
+pub struct Board<'a> {
+    /// The prompts.
+    pub prompts: &'a [Prompt],
+    /// What the models made of what is said to each.
+    pub sheets: &'a [Sheet],
+    /// The settings of rewards it was scored under.
+    pub config: &'a Config,
+}
+
+/// Who attacks.
+#[derive(Clone, Copy)]
+pub struct Attack<'a> {
+    /// How.
+    pub strategy: &'a dyn Strategy,
+    /// With which texts.
+    pub said: &'a Said,
+    /// Which part of the uids.
+    pub share: f64,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The attackers' share of the weights over their share of the uids: 1 is what an average miner gets. NaN without any.
+    pub capture: f64,
+    /// Spearman's rank correlation of honest miners' weights with their tiers.
+    pub rank_correlation: f64,
+    /// The share of honest completions that filters left nothing of.
+    pub honest_zeroed: f64,
+    /// The step from which on the capture ratio stays at or below a half; `None` when it never does.
+    pub found_out_after: Option<usize>,
+    /// Characters of an attacker's text over those of an honest one.
+    pub length: f64,
+}
+
+/// The players and their accounts.
+struct Game<'a> {
+    board: &'a Board<'a>,
+    attack: Attack<'a>,
+    setting: Setting,
+    attackers: usize,
+    seed: Seed,
+    rules: Rules,
+    diversity: Diversity,
+    state: State,
+    scores: Scores,
+    honest_texts: u64,
+    honest_zeroed: u64,
+    last_above: Option<usize>,
+}
+
+/// One completion of a step.
+struct Played {
+    completion: Completion,
+    /// Its place in the sheet, if it came.
+    place: Option<usize>,
+    /// Which prompt it is about, and in which round; `None` when it is about nothing.
+    about: Option<(usize, i64)>,
+}
+
+/// Plays.
+///
+/// # Panics
+/// Never; weights that cannot be weights count as none.
+#[must_use]
+pub fn play(board: &Board<'_>, attack: Attack<'_>, setting: Setting, seed: Seed) -> Outcome {
+    let mut game = Game {
+        board,
+        attack,
+        setting,
+        attackers: (setting.uids as f64 * attack.share).round() as usize,
+        seed,
+        rules: Rules::new(board.config),
+        diversity: Diversity::new(&board.config.diversity, board.config.compat),
+        state: State::default(),
+        scores: Scores::default(),
+        honest_texts: 0,
+        honest_zeroed: 0,
+        last_above: None,
+    };
+    for step in 0..setting.steps {
+        game.step(step);
+    }
+    game.outcome()
+}
+
+// === impl Game ===
+
+impl Game<'_> {
+    fn step(&mut self, step: usize) {
+        let prompt = step % self.board.prompts.len();
+        let played = self.played(step, prompt);
+        let raw = self.raw(prompt, &played);
+        let record = record(step, &self.board.prompts[prompt], &played, raw);
+        let sequence = Sequence(step as u64 + 1);
+        let outcome = self.state.fold(&self.rules, sequence, &record);
+        self.scores.fold(sequence, &record, &outcome, FoldRules::from(&WeightsConfig::default()));
+        self.count_zeroed(&record, &outcome);
+        if self.attackers > 0 && self.capture(&self.weights()) > FOUND_OUT {
+            self.last_above = Some(step);
+        }
+    }
+
+    /// Who is asked, and what they say.
+    fn played(&self, step: usize, prompt: usize) -> Vec<Played> {
+        let mut rng = self.seed.rng("adversary/step", &[step as u64]);
+        let moment = Moment { step, steps: self.setting.steps };
+        let mut present: Vec<(usize, Option<Presence>)> = (0..self.setting.uids)
+            .map(|uid| (uid, self.is_attacker(uid).then(|| self.attack.strategy.part(moment, rng.random()))))
+            .filter(|(_, part)| *part != Some(Presence::Away))
+            .collect();
+        present.shuffle(&mut rng);
+        present.truncate(self.setting.asked);
+        let round = (step / self.board.prompts.len()) as i64;
+        let honest = &self.board.prompts[prompt].honest;
+        // No two honest miners of a step have one author.
+        let mut authors = [0; TIERS.len()];
+        let mut author = |tier: usize| {
+            authors[tier] += 1;
+            &honest[tier][(authors[tier] - 1) % honest[tier].len()]
+        };
+        let mut attackers = 0;
+        let mut played = Vec::with_capacity(present.len());
+        for (uid, part) in present {
+            let here = Some((prompt, round));
+            let (text, about, seconds) = match part {
+                None => (Some(author(self.tier(uid))), here, HONEST_SECONDS),
+                Some(Presence::Works) => (Some(author(0)), here, HONEST_SECONDS),
+                Some(Presence::Hangs | Presence::Away) => (None, here, HONEST_SECONDS),
+                Some(Presence::Answers) => {
+                    let variants = &self.attack.said[prompt];
+                    attackers += 1;
+                    (variants[(attackers - 1) % variants.len()].as_ref(), self.about(prompt, round), self.seconds())
+                }
+            };
+            let Some(text) = text else {
+                played.push(Played { completion: silent(uid, DEADLINE_SECONDS), place: None, about });
+                continue;
+            };
+            let completion = answered(uid, text, rng.random_range(seconds));
+            played.push(Played { completion, place: self.board.sheets[prompt].places.get(text).copied(), about });
+        }
+        played
+    }
+
+    fn about(&self, prompt: usize, round: i64) -> Option<(usize, i64)> {
+        match self.attack.strategy.about() {
+            About::Prompt => Some((prompt, round)),
+            About::Nothing => None,
+            About::EarlierPrompt => {
+                let before = earlier(prompt, self.board.prompts.len());
+                Some((before, if before < prompt { round } else { round - 1 }))
+            }
+        }
+    }
+
+    fn seconds(&self) -> std::ops::Range<f64> {
+        match self.attack.strategy.haste() {
+            Haste::First => FIRST_SECONDS,
+            Haste::Usual => HONEST_SECONDS,
+            Haste::AfterOthers => LATE_SECONDS,
+        }
+    }
+
+    /// The raw scores of a step, put together from the sheet of its prompt.
+    fn raw(&self, prompt: usize, played: &[Played]) -> RawScores {
+        let sheet = &self.board.sheets[prompt];
+        let pick = |column: &Column| Column {
+            name: column.name.clone(),
+            values: played.iter().map(|played| column.values[played.place?]).collect(),
+        };
+        let rewards = sheet.raw.rewards.iter().map(pick).collect();
+        let mut filters: Vec<Column> = sheet.raw.filters.iter().map(pick).collect();
+        let Some(embedded) = &sheet.raw.embeddings else { return RawScores { rewards, filters, embeddings: None } };
+        let row = |played: &Played| {
+            let row = *sheet.rows.get(&played.place?)?;
+            Some(embedded.rows[row * embedded.width..][..embedded.width].to_vec())
+        };
+        // Of those that were admitted: a refused text has no factor.
+        let admitted: Vec<usize> = (0..played.len()).filter(|at| admitted(&filters, *at)).collect();
+        let rows: Vec<Option<Vec<f32>>> = admitted.iter().map(|at| row(&played[*at])).collect();
+        let silent: Vec<bool> = admitted.iter().map(|at| played[*at].completion.text.trim().is_empty()).collect();
+        let arrived: Vec<f64> = admitted.iter().map(|at| played[*at].completion.elapsed_seconds).collect();
+        let factors = self.diversity.factors(&rows, &silent, &arrived);
+        if let Some(column) = filters.iter_mut().find(|column| column.name == diversity::NAME) {
+            admitted.iter().zip(factors).for_each(|(at, factor)| column.values[*at] = factor);
+        }
+        let mut kept =
+            Embeddings { model: embedded.model.clone(), width: embedded.width, completions: vec![], rows: vec![] };
+        for (at, row) in admitted.iter().zip(rows) {
+            if let Some(row) = row {
+                kept.completions.push(*at);
+                kept.rows.extend(self.turned(row, played[*at].about));
+            }
+        }
+        RawScores { rewards, filters, embeddings: Some(kept) }
+    }
+
+    /// The row of a text as the history is to see it. A prompt that comes again stands for one about something else: all
+    /// rows about it are turned by one rotation, which keeps every distance within the step and none to other rounds.
+    fn turned(&self, row: Vec<f32>, about: Option<(usize, i64)>) -> Vec<f32> {
+        let Some((prompt, round)) = about else { return row };
+        let mut rng = self.seed.rng("adversary/turn", &[prompt as u64, round.rem_euclid(1 << 32) as u64]);
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.shuffle(&mut rng);
+        order.into_iter().map(|from| if rng.random() { row[from] } else { -row[from] }).collect()
+    }
+
+    fn count_zeroed(&mut self, record: &StepRecord, outcome: &StepOutcome) {
+        let Some(scored) = outcome.scored() else { return };
+        for (at, completion) in record.completions.iter().enumerate() {
+            if self.is_attacker(usize::from(completion.uid.0)) {
+                continue;
+            }
+            let left: f32 = scored.filters.iter().map(|filter| filter.values[at].unwrap_or(0.0)).product();
+            self.honest_texts += 1;
+            self.honest_zeroed += u64::from(left < ZEROED);
+        }
+    }
+
+    /// Attackers hold the first uids: what a uid is called means nothing to anyone.
+    fn is_attacker(&self, uid: usize) -> bool {
+        uid < self.attackers
+    }
+
+    /// Honest miners are of each tier in turn.
+    fn tier(&self, uid: usize) -> usize {
+        uid % TIERS.len()
+    }
+
+    /// The share of each uid in the vector that would go to the chain.
+    fn weights(&self) -> Vec<f64> {
+        let mut raw = vec![0.0_f32; self.setting.uids];
+        for row in self.scores.table().rows {
+            let uid = usize::from(u16::from_be_bytes([row.hotkey.0[0], row.hotkey.0[1]]));
+            raw[uid] = row.score as f32;
+        }
+        let sum: f32 = raw.iter().sum();
+        if sum <= 0.0 {
+            return vec![0.0; self.setting.uids];
+        }
+        raw.iter_mut().for_each(|score| *score /= sum);
+        let limits = Limits { neurons: self.setting.uids, min_allowed: 0, max_share: 1.0, exclude_quantile: 0.0 };
+        let emitted = process(&raw, &limits).and_then(|shares| emit(&shares)).unwrap_or_default();
+        let total: f64 = emitted.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let mut weights = vec![0.0; self.setting.uids];
+        for (uid, weight) in emitted {
+            weights[usize::from(uid.0)] = f64::from(weight) / total;
+        }
+        weights
+    }
+
+    fn capture(&self, weights: &[f64]) -> f64 {
+        let captured: f64 = weights[..self.attackers].iter().sum();
+        captured / (self.attackers as f64 / self.setting.uids as f64)
+    }
+
+    fn outcome(&self) -> Outcome {
+        let weights = self.weights();
+        let honest = &weights[self.attackers..];
+        let tiers: Vec<f64> = (self.attackers..self.setting.uids).map(|uid| -(self.tier(uid) as f64)).collect();
+        let mean = |texts: &mut dyn Iterator<Item = &Arc<str>>| {
+            let (sum, count) = texts.fold((0, 0), |(sum, count), text| (sum + text.chars().count(), count + 1));
+            sum as f64 / f64::from(count.max(1))
+        };
+        let theirs = mean(&mut self.attack.said.iter().flatten().flatten());
+        let ours = mean(&mut self.board.prompts.iter().flat_map(|prompt| prompt.honest.iter().flatten()));
+        let found_out_after = self.last_above.map_or(0, |step| step + 1);
+        Outcome {
+            capture: self.capture(&weights),
+            rank_correlation: spearman(honest, &tiers),
+            honest_zeroed: self.honest_zeroed as f64 / (self.honest_texts as f64).max(1.0),
+            found_out_after: (found_out_after < self.setting.steps).then_some(found_out_after),
+            length: theirs / ours,
+        }
+    }
+}
+
+/// Whether the completion has any factor at all: it came, and was not refused for its length.
+fn admitted(filters: &[Column], at: usize) -> bool {
+    filters.iter().any(|column| column.values[at].is_some())
+}
+
+fn record(step: usize, prompt: &Prompt, played: &[Played], raw: RawScores) -> StepRecord {
+    let asked = |played: &Played| {
+        let (uid, hotkey) = identity(usize::from(played.completion.uid.0));
+        Asked { uid, hotkey, propensity: 1.0, uniform_propensity: None }
+    };
+    StepRecord {
+        version: STEP_RECORD_VERSION,
+        step: StepId { forward: ForwardId(step as u64), index: 0 },
+        name: prompt.name,
+        block: Block(step as u64),
+        started_at: 0.0,
+        length_seconds: 0.0,
+        seed: 0,
+        code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        source: String::new(),
+        prompt: prompt.prompt.to_string(),
+        embedding: None,
+        base_text: prompt.base_text.to_string(),
+        asked: played.iter().map(asked).collect(),
+        completions: played.iter().map(|played| played.completion.clone()).collect(),
+        scoring: Scoring::Scored(raw),
+        digests: BTreeMap::new(),
+    }
+}
+
+/// Spearman's rank correlation, ties at their mean rank; 0 where one side does not vary.
+fn spearman(left: &[f64], right: &[f64]) -> f64 {
+    let (left, right) = (ranks(left), ranks(right));
+    let mean = (left.len() as f64 - 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
+    let scale = (product(&left, &left) * product(&right, &right)).sqrt();
+    if scale > 0.0 { product(&left, &right) / scale } else { 0.0 }
+}
+
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
+    let mut ranks = vec![0.0; values.len()];
+    for tied in order.chunk_by(|a, b| values[*a] == values[*b]).scan(0, |start, tied| {
+        *start += tied.len();
+        Some((*start - tied.len(), tied))
+    }) {
+        let (start, tied) = tied;
+        tied.iter().for_each(|place| ranks[*place] = start as f64 + (tied.len() - 1) as f64 / 2.0);
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_share_their_mean_rank() {
+        // By hand: ranks 0, 1.5, 1.5, 3, 4 and 0, 3, 1.5, 1.5, 4 give 7.25 of 9.5.
+        let found = spearman(&[1.0, 2.0, 2.0, 4.0, 5.0], &[1.0, 3.0, 2.0, 2.0, 5.0]);
+        assert!((found - 0.763_157_895).abs() < 1e-6, "{found}");
+        assert_eq!(spearman(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
+        assert!((spearman(&[1.0, 2.0, 3.0], &[9.0, 7.0, 5.0]) + 1.0).abs() < 1e-12);
+    }
+}

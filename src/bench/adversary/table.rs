@@ -1,0 +1,152 @@
+//! The benchmark's table and plot.
+
+use std::{fmt::Write, path::Path};
+
+use anyhow::Context;
+
+use super::{Game, Report, play::Outcome};
+
+/// What the table promises of each column.
+const LEGEND: &str = "\
+*Capture*: the attackers' share of the weights over their share of the uids; 1 is what an average miner gets. *Rank*: \
+Spearman's correlation of honest miners' weights with their three tiers (ties at their mean rank, so that about 0.94 is the \
+most). *Zeroed*: honest completions that filters leave less than a tenth of. *Found out*: the step from which on capture \
+stays at or below 0.5. *Length*: characters of an attacker's text over those of an honest one: what scoring it costs.";
+
+/// The games of one strategy, by share.
+struct Row<'a> {
+    games: Vec<&'a Game>,
+}
+
+/// The table as text.
+#[must_use]
+pub fn text(report: &Report) -> String {
+    let mut text = String::new();
+    let shares: Vec<f64> =
+        rows(report).first().map_or_else(Vec::new, |row| row.games.iter().map(|g| g.share).collect());
+    let percent = |share: &f64| format!("{:.0} %", 100.0 * share);
+    let columns: Vec<String> = shares.iter().map(|share| format!("capture at {}", percent(share))).collect();
+    let last = shares.last().map_or_else(String::new, percent);
+    let _ = writeln!(
+        text,
+        "| strategy | what it does | {} | rank at {last} | zeroed at {last} | found out at {last} | length |",
+        columns.join(" | ")
+    );
+    let _ = writeln!(text, "|---|---|{}---|---|---|---|", "---|".repeat(columns.len()));
+    let nobody = &report.nobody;
+    let dashes = vec!["–"; columns.len()].join(" | ");
+    let _ = writeln!(text, "| *{}* | {} | {dashes} | {} | – | – |", nobody.strategy, nobody.idea, honesty(nobody));
+    for row in rows(report) {
+        let Some(game) = row.games.last() else { continue };
+        let captures: Vec<String> = row.games.iter().map(|game| pair(game, |outcome| two(outcome.capture))).collect();
+        let found_out =
+            pair(game, |outcome| outcome.found_out_after.map_or("never".to_owned(), |step| step.to_string()));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {found_out} | {} |",
+            game.strategy,
+            game.idea,
+            captures.join(" | "),
+            honesty(game),
+            two(game.ours.length)
+        );
+    }
+    text
+}
+
+/// Writes `adversary.md` and `adversary.svg`.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
+    let setting = report.setting;
+    let page = format!(
+        "# What attackers earn\n\n\
+         Made by `openvalidators bench adversary --write docs`; do not edit. {} uids, {} asked in a step, {} steps, {} prompts, {} \
+         texts, seed {}. In each cell: under the rules of openvalidators 1.2.0 → under ours.\n\n{}\n{LEGEND}\n\n\
+         ![Capture ratio of each strategy](adversary.svg)\n",
+        setting.uids,
+        setting.asked,
+        setting.steps,
+        report.prompts,
+        report.texts,
+        report.seed,
+        text(report),
+    );
+    for (name, content) in [("adversary.md", page), ("adversary.svg", plot(report))] {
+        let file = folder.join(name);
+        std::fs::write(&file, content).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn rows(report: &Report) -> Vec<Row<'_>> {
+    let rows = report.games.chunk_by(|a, b| a.strategy == b.strategy);
+    rows.map(|games| Row { games: games.iter().collect() }).collect()
+}
+
+fn honesty(game: &Game) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    format!("{} | {}", pair(game, |outcome| two(outcome.rank_correlation)), pair(game, |o| percent(o.honest_zeroed)))
+}
+
+fn pair(game: &Game, say: impl Fn(&Outcome) -> String) -> String {
+    format!("{} → {}", say(&game.reference), say(&game.ours))
+}
+
+fn two(number: f64) -> String {
+    format!("{number:.2}")
+}
+
+/// Two bars for each strategy at the middle share, and lines at what it may have and what an average miner gets.
+fn plot(report: &Report) -> String {
+    const LEFT: f64 = 190.0;
+    const UNIT: f64 = 180.0;
+    const ROW: f64 = 26.0;
+    const MOST: f64 = 2.5;
+    let rows = rows(report);
+    let height = ROW * rows.len() as f64 + 60.0;
+    let width = LEFT + MOST * UNIT + 60.0;
+    let share = rows.first().and_then(|row| row.games.get(row.games.len() / 2)).map_or(0.0, |game| game.share);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"10\" y=\"16\" font-size=\"13\">capture ratio at {:.0} % attackers: 1.2.0 (grey), ours (green)</text>\n",
+        100.0 * share
+    );
+    for mark in [0.5, 1.0, 2.0] {
+        let x = LEFT + mark * UNIT;
+        let _ = writeln!(
+            svg,
+            "<line x1=\"{x}\" x2=\"{x}\" y1=\"26\" y2=\"{}\" stroke=\"#ccc\"/><text x=\"{x}\" y=\"{}\" \
+             text-anchor=\"middle\">{mark}</text>",
+            height - 24.0,
+            height - 8.0
+        );
+    }
+    for (place, row) in rows.iter().enumerate() {
+        let Some(game) = row.games.get(row.games.len() / 2) else { continue };
+        let top = 30.0 + ROW * place as f64;
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            LEFT - 6.0,
+            top + 14.0,
+            game.strategy
+        );
+        for (outcome, colour, below) in [(&game.reference, "#999999", 0.0), (&game.ours, "#1b7837", 10.0)] {
+            let length = outcome.capture.clamp(0.0, MOST) * UNIT;
+            let y = top + below;
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"9\" fill=\"{colour}\"/>\
+                 <text x=\"{:.1}\" y=\"{}\">{:.2}</text>",
+                LEFT + length + 3.0,
+                y + 9.0,
+                outcome.capture
+            );
+        }
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
