@@ -240,23 +240,30 @@ impl Game<'_> {
         }
         let mut kept =
             Embeddings { model: embedded.model.clone(), width: embedded.width, completions: vec![], rows: vec![] };
+        let mut rotations = BTreeMap::new();
         for (at, row) in admitted.iter().zip(rows) {
             if let Some(row) = row {
                 kept.completions.push(*at);
-                kept.rows.extend(self.turned(row, played[*at].about));
+                match played[*at].about {
+                    None => kept.rows.extend(row),
+                    Some(about) => {
+                        let turn = rotations.entry(about).or_insert_with(|| self.rotation(about, embedded.width));
+                        kept.rows.extend(turn.iter().map(|(from, sign)| sign * row[*from]));
+                    }
+                }
             }
         }
         RawScores { rewards, filters, embeddings: Some(kept) }
     }
 
-    /// The row of a text as the history is to see it. A prompt that comes again stands for one about something else: all
-    /// rows about it are turned by one rotation, which keeps every distance within the step and none to other rounds.
-    fn turned(&self, row: Vec<f32>, about: Option<(usize, i64)>) -> Vec<f32> {
-        let Some((prompt, round)) = about else { return row };
+    /// How the rows of texts about this are turned before the history sees them: for each number where it comes from, and
+    /// its sign. A prompt that comes again stands for one about something else: all rows about it are turned by one
+    /// rotation, which keeps every distance within the step and none to other rounds.
+    fn rotation(&self, (prompt, round): (usize, i64), width: usize) -> Vec<(usize, f32)> {
         let mut rng = self.seed.rng("adversary/turn", &[prompt as u64, round.rem_euclid(1 << 32) as u64]);
-        let mut order: Vec<usize> = (0..row.len()).collect();
+        let mut order: Vec<usize> = (0..width).collect();
         order.shuffle(&mut rng);
-        order.into_iter().map(|from| if rng.random() { row[from] } else { -row[from] }).collect()
+        order.into_iter().map(|from| (from, if rng.random() { 1.0 } else { -1.0 })).collect()
     }
 
     fn count_zeroed(&mut self, record: &StepRecord, outcome: &StepOutcome) {
