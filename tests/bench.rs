@@ -49,7 +49,7 @@ fn who_does_not_do_the_work_gets_less_than_who_does() {
     let cache = tempfile::tempdir().unwrap();
     let cache = cache.path().join("said.json").display().to_string();
     let play = || {
-        let size = ["--conversations", "1", "--steps", "40", "--uids", "24", "--asked", "8", "--shares", "0.25"];
+        let size = ["--conversations", "2", "--steps", "40", "--uids", "24", "--asked", "8", "--shares", "0.25"];
         let which = ["--only", "stock phrase,exact copycat,hang", "--cache", &cache, "--json"];
         let run = output(&[&["bench", "adversary"][..], &size, &which].concat());
         assert!(run.status.success(), "{}", stderr(&run));
@@ -79,6 +79,7 @@ fn a_benchmark_that_cannot_be_played_says_why() {
         ("--only", "no such thing", "names no strategy; there are: stock phrase"),
         ("--shares", "1.5", "a share is above 0 and below 1"),
         ("--asked", "300", "from 1 to the number of uids, 256"),
+        ("--conversations", "1", "so 2 or more"),
     ] {
         let refused = output(&["bench", "adversary", option, value]);
         assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));

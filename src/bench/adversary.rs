@@ -128,7 +128,10 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
 
 fn check(command: &BenchAdversary) -> anyhow::Result<Setting> {
     let BenchAdversary { conversations, steps, uids, asked, shares, .. } = command;
-    ensure!(*conversations > 0, "--conversations is 0; there must be a prompt, so 1 or more");
+    ensure!(
+        *conversations > 1,
+        "--conversations is {conversations}; there must be a prompt before each of its kind, so 2 or more"
+    );
     ensure!(*steps > 0, "--steps is 0; it must be 1 or more");
     ensure!((1..=MOST_UIDS).contains(uids), "--uids is {uids}; it must be from 1 to {MOST_UIDS}");
     ensure!((1..=*uids).contains(asked), "--asked is {asked}; it must be from 1 to the number of uids, {uids}");

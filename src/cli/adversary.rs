@@ -14,7 +14,7 @@ use super::Settings;
 /// the validator. A capture ratio of 1 is what an average miner gets.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  openvalidators bench adversary --conversations 1 --steps 60         a first look
+  openvalidators bench adversary --conversations 2 --steps 60         a first look
   openvalidators bench adversary --write docs                         the table and the plot of docs/adversary.md
   openvalidators bench adversary --only 'exact copycat' --shares 0.3  one strategy
   openvalidators bench adversary --cache said.json                    keeps what the language model says between runs
