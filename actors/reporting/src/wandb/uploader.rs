@@ -4,7 +4,7 @@
 //! sent again after a lost answer, or by the next process, takes its own place.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -38,7 +38,7 @@ pub(super) struct Pace {
     pub tick: Duration,
     /// A run without rows for so long says that it is alive: the real client's 30 s.
     pub heartbeat: Duration,
-    /// Until a refused upload is tried again; somebody may have mended the key or the project.
+    /// Until a refused run, or a refused key, is tried again; somebody may have mended the key or the project.
     pub refused: Duration,
     /// Waits after failures, divided by this; tests are in a hurry.
     pub hurry: u32,
@@ -59,6 +59,8 @@ pub(super) struct Uploader {
     active: Option<Active>,
     /// Logs that cannot be read; each is complained about once.
     given_up: BTreeSet<String>,
+    /// Runs that the server refuses, and when each is tried again. The others keep their pace meanwhile.
+    refused: BTreeMap<String, Duration>,
     /// What went wrong last, until something goes right.
     trouble: Option<String>,
 }
@@ -88,6 +90,9 @@ struct Active {
 pub(super) enum UploadError {
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The server takes nothing of one run.
+    #[error(transparent)]
+    RunRefused(RequestError),
     #[error(transparent)]
     Credentials(#[from] CredentialError),
     #[error("there is no API key for {0} any more: set WANDB_API_KEY, or log in with `wandb login`")]
@@ -133,8 +138,22 @@ impl Uploader {
         clock: SharedClock,
         metrics: WandbMetrics,
     ) -> Self {
-        let (session, active, given_up, trouble) = (None, None, BTreeSet::new(), None);
-        Self { folder, server, places, keep_uploaded_runs, pace, clock, metrics, session, active, given_up, trouble }
+        let (session, active, trouble) = (None, None, None);
+        let (given_up, refused) = (BTreeSet::new(), BTreeMap::new());
+        Self {
+            folder,
+            server,
+            places,
+            keep_uploaded_runs,
+            pace,
+            clock,
+            metrics,
+            session,
+            active,
+            given_up,
+            refused,
+            trouble,
+        }
     }
 
     /// Uploads for ever. Dropped anywhere, it loses nothing.
@@ -143,7 +162,7 @@ impl Uploader {
         loop {
             let pause = match self.upload(self.pace.tick).await {
                 Ok(()) => {
-                    if self.trouble.take().is_some() {
+                    if self.refused.is_empty() && self.trouble.take().is_some() {
                         tracing::info!("rows reach wandb again");
                     }
                     waits = BACKOFF.waits(0);
@@ -151,13 +170,13 @@ impl Uploader {
                 }
                 Err(error) => {
                     let next = waits.next().unwrap_or(BACKOFF.longest) / self.pace.hurry;
-                    let pause = match &error {
+                    let retry_in = match &error {
                         UploadError::Request(RequestError::Passing { wait, .. }) => wait.unwrap_or(next).max(next),
                         UploadError::File(_) | UploadError::Log(_) => next,
                         _ => self.pace.refused,
                     };
-                    self.complain(&error, pause);
-                    pause
+                    self.complain(&error, retry_in);
+                    if matches!(error, UploadError::RunRefused(_)) { self.pace.tick } else { retry_in }
                 }
             };
             self.clock.sleep(pause).await;
@@ -187,8 +206,12 @@ impl Uploader {
         let folder = self.folder.clone();
         let runs = on_worker(move || pending(&folder)).await?;
         self.metrics.observe_backlog(runs.iter().map(|(_, bytes)| bytes).sum());
+        self.ask_the_refused_again();
         let mut refused = None;
         for (run, _) in runs {
+            if self.refused.contains_key(&run.id) {
+                continue;
+            }
             let uploaded = self.upload_run(&run, pause).await;
             match uploaded {
                 Ok(Round::Complete) => self.active = None,
@@ -199,18 +222,25 @@ impl Uploader {
                     }
                 }
                 // Another run may go to where this one may not; a key that is refused is refused for all.
-                Err(error @ UploadError::Request(RequestError::Refused(_))) if self.session.is_some() => {
+                Err(UploadError::Request(error @ RequestError::Refused(_))) if self.session.is_some() => {
                     self.active = None;
-                    refused = Some(error);
+                    self.refused.insert(run.id.clone(), self.clock.now() + self.pace.refused);
+                    refused = Some(UploadError::RunRefused(error));
                 }
                 Err(error) => return Err(error),
             }
         }
-        // The key may have been replaced meanwhile.
-        refused.map_or(Ok(()), |error| {
-            self.session = None;
-            Err(error)
-        })
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Forgets the refusals whose time has come, and with them the key: it may have been replaced meanwhile.
+    fn ask_the_refused_again(&mut self) {
+        let now = self.clock.now();
+        let before = self.refused.len();
+        self.refused.retain(|_, again_at| *again_at > now);
+        if self.refused.len() < before {
+            (self.session, self.active) = (None, None);
+        }
     }
 
     async fn upload_run(&mut self, run: &RunFolder, pause: Duration) -> Result<Round, UploadError> {

@@ -192,6 +192,43 @@ async fn a_project_that_the_key_may_not_write_is_told_and_other_runs_go_on() {
     assert!(name.starts_with(OWNER) && run.history.len() == 2, "{name}");
 }
 
+/// Newer rows went out every ten minutes beside one, for as long as its log was on the disk.
+#[tokio::test]
+async fn a_run_that_is_refused_for_ever_does_not_slow_the_others() {
+    let (double, folder) = (Double::start().await, tempfile::tempdir().unwrap());
+    double.state.lock().writable = Some(OWNER);
+    let wandb = folder.path().join("wandb");
+    let mut stranger = journal(&wandb, false, 1_500);
+    let mut about = (*stranger.about).clone();
+    about.entity = "opentensor-dev".into();
+    stranger.about = Arc::new(about);
+    stranger.append(&steps(1..=3)).unwrap();
+    stranger.finish(FINISHED).unwrap();
+    let mut ours = journal(&wandb, false, 1_500);
+    ours.append(&steps(4..=4)).unwrap();
+    let clock = DrivenClock::new(Duration::from_secs(1_795_339_100));
+    let mut uploader = uploader(folder.path(), double.url(), Pace::default(), Arc::new(clock.clone()));
+    let uploading = tokio::spawn(async move { uploader.run().await });
+    // The first round asks for both runs; within the next minute only ours is spoken of.
+    let asleep = async || until("a rest", || clock.sleepers() == 1).await;
+    asleep().await;
+    assert_eq!(double.requested("UpsertBucket"), 2);
+    for rows in 2..=5 {
+        ours.append(&steps(3 + rows..=3 + rows)).unwrap();
+        clock.advance(Duration::from_secs(15));
+        until("the row of the last 15 s", || {
+            double.state.lock().runs.values().any(|run| run.history.len() as u64 == rows)
+        })
+        .await;
+        asleep().await;
+    }
+    assert_eq!(double.requested("UpsertBucket"), 2);
+    // After ten minutes the key is looked at anew, and the refused run is asked for again.
+    clock.advance(Duration::from_secs(600));
+    until("both runs asked for again", || double.requested("UpsertBucket") == 4).await;
+    uploading.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_far_from_the_servers_is_measured() {
     let (double, folder) = (Double::start().await, tempfile::tempdir().unwrap());
