@@ -117,22 +117,24 @@ fn filters_count_as_they_were_applied_unless_the_history_changes() {
     assert_eq!(first(&longer), [(1, true), (2, true), (3, false)].into(), "from the raw scores");
 }
 
-/// Prints what a thousand steps of fifty completions cost, read from a ledger with their embeddings. Making that takes longer.
-/// `cargo test -p openvalidators --lib measure_a_thousand -- --ignored --nocapture`
+/// Prints what `WHAT_IF_STEPS` steps (1,000) of fifty completions cost, read from a ledger with their embeddings. Making that takes
+/// longer; `WHAT_IF_LEDGER=DIR` keeps it there, for `openvalidators what-if --from DIR`.
+/// `cargo test -p openvalidators --lib measure_what_if -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement, not a check"]
 #[allow(clippy::disallowed_methods, clippy::print_stdout, reason = "measures wall time, for a person")]
-fn measure_a_thousand_steps() {
-    const STEPS: u64 = 1_000;
+fn measure_what_if() {
     const MINERS: usize = 50;
     const WIDTH: usize = 384;
-    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let steps = std::env::var("WHAT_IF_STEPS").map_or(1_000, |steps| steps.parse().unwrap());
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = std::env::var("WHAT_IF_LEDGER").map_or_else(|_| temporary.path().to_owned(), Into::into);
     let identity = openvalidators_ledger::Identity {
         network: "local".into(),
         netuid: openvalidators_messages::Netuid(1),
         hotkey: Hotkey([9; 32]),
     };
-    let mut store = openvalidators_ledger::Store::open(folder.path(), &identity, 0).unwrap();
+    let mut store = openvalidators_ledger::Store::open(&folder, &identity, 0).unwrap();
     let mut record = (*step(1).record).clone();
     let (asked, completion) = (record.asked[0], record.completions[0].clone());
     let hotkey = |at: usize| Hotkey([at as u8 + 1; 32]);
@@ -147,7 +149,7 @@ fn measure_a_thousand_steps() {
             ..completion.clone()
         })
         .collect();
-    for at in 1..=STEPS {
+    for at in 1..=steps {
         let column = |name: &str, salt: usize| openvalidators_messages::Column {
             name: name.into(),
             values: (0..MINERS).map(|miner| Some(((miner * salt + at as usize) % 17) as f32 / 17.0)).collect(),
@@ -177,7 +179,7 @@ fn measure_a_thousand_steps() {
         store.store_outcome(sequence, &StepOutcome::Scored(scored)).unwrap();
     }
     drop(store);
-    let path = folder.path().display().to_string();
+    let path = folder.display().to_string();
     let words = ["openvalidators", "what-if", "--from", &path, "--without", "nsfw_filter", "--top", "3"];
     let crate::cli::Task::WhatIf(command) = <crate::cli::Cli as clap::Parser>::parse_from(words).command else {
         panic!()
@@ -186,5 +188,5 @@ fn measure_a_thousand_steps() {
     run(&command, &config(&[]), &config(&[])).unwrap();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let memory = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    println!("{STEPS} steps of {MINERS} completions: {:.1} s, {memory}", began.elapsed().as_secs_f64());
+    println!("{steps} steps of {MINERS} completions: {:.1} s, {memory}", began.elapsed().as_secs_f64());
 }
