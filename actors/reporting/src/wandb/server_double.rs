@@ -96,9 +96,15 @@ pub enum Fault {
 // === impl Double ===
 
 impl Double {
+    /// At a port of its own.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        Self::start_at("127.0.0.1:0").await.unwrap()
+    }
+
+    /// At an address, `IP:PORT`.
+    pub async fn start_at(address: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::default()));
         let shared = state.clone();
         let serving = tokio::spawn(async move {
@@ -111,7 +117,7 @@ impl Double {
                 });
             }
         });
-        Self { address, state, serving }
+        Ok(Self { address, state, serving })
     }
 
     pub fn url(&self) -> Url {
