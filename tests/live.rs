@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// A subnet of real miners and, where it has a place, our hotkey.
 pub struct Network {
     pub node: SubnetNode,
+    /// Where a validator reaches it.
+    pub url: String,
     /// Where our axon listens.
     axon: u16,
     miners: Option<Miners>,
@@ -71,12 +73,13 @@ impl Network {
         });
         let (wallets, state) = (wallets(), tempfile::tempdir().unwrap());
         let axon = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { axon, node, miners: Some(miners), wallets, state, _runtime: runtime }
+        let url = node.url();
+        Self { axon, node, url, miners: Some(miners), wallets, state, _runtime: runtime }
     }
 
     /// Which chain and whose hotkey, as an operator types it.
     fn whereabouts(&self) -> String {
-        let (url, wallets) = (self.node.url(), self.wallets.path().display());
+        let (url, wallets) = (&self.url, self.wallets.path().display());
         format!(
             "--subtensor.chain_endpoint {url} --netuid {NETUID} --wallet.name cold --wallet.hotkey plain --wallet.path {wallets}"
         )

@@ -17,6 +17,7 @@ mod datasets;
 mod decides;
 mod disk;
 mod doctor;
+mod drops;
 mod fuzz;
 mod kills;
 mod ledger;

@@ -6,6 +6,7 @@ mod memory;
 mod misbehaving;
 mod reading;
 mod recorded;
+mod sdk_reads;
 mod second_reader;
 mod spoilt;
 mod submitting;

@@ -11,5 +11,6 @@ pub(crate) mod encode;
 pub(crate) mod metadata;
 pub(crate) mod node;
 pub(crate) mod subnet;
+mod v15;
 
 pub use subnet::{Member, Sent, Subnet, SubnetNode};

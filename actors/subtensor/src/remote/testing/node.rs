@@ -27,9 +27,27 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{encode::encode, subnet::Subnet};
+use super::{encode::encode, subnet::Subnet, v15};
 
 pub(crate) const PALLET: &str = "SubtensorModule";
+/// What it answers, as `rpc_methods` tells.
+const METHODS: [&str; 15] = [
+    "author_submitExtrinsic",
+    "chain_getBlock",
+    "chain_getBlockHash",
+    "chain_getFinalizedHead",
+    "chain_getHead",
+    "chain_getHeader",
+    "rpc_methods",
+    "state_call",
+    "state_getKeysPaged",
+    "state_getMetadata",
+    "state_getRuntimeVersion",
+    "state_getStorage",
+    "state_getStorageAt",
+    "state_queryStorageAt",
+    "system_accountNextIndex",
+];
 
 /// A running node. Dropped, it is gone.
 pub(crate) struct NodeDouble {
@@ -113,6 +131,15 @@ impl Played {
     pub(crate) fn new(spec_version: u32, bytes: Vec<u8>) -> Arc<Self> {
         let metadata = Metadata::decode_from(&bytes).unwrap();
         Arc::new(Self { spec_version, bytes, metadata })
+    }
+
+    /// As `Metadata_metadata_at_version` answers.
+    fn metadata_of_version(&self, version: u8) -> Option<Vec<u8>> {
+        match (version, self.bytes[4]) {
+            (wanted, has) if wanted == has => Some(self.bytes.clone()),
+            (15, _) => v15::of_v16(&self.bytes),
+            _ => None,
+        }
     }
 }
 
@@ -294,7 +321,9 @@ impl World {
             }
         };
         match method {
-            "chain_getBlockHash" => {
+            "system_chain" => Ok("Bittensor".into()),
+            "rpc_methods" => Ok(json!({"methods": METHODS})),
+            "chain_getBlockHash" | "chain_getHead" => {
                 let number = params[0].as_u64().unwrap_or(self.head());
                 Ok(self.blocks.get(number as usize).map_or(Value::Null, |block| hex(block.hash)))
             }
@@ -312,14 +341,24 @@ impl World {
             }
             "state_call" => self.call(params[0].as_str().unwrap(), params[1].as_str().unwrap(), block(2)?),
             "state_getMetadata" => Ok(hex(&self.runtime(block(0)?).bytes)),
-            "state_getStorage" => {
+            "state_getStorage" | "state_getStorageAt" => {
                 let number = block(1)?;
                 let runtime = self.runtime(number);
                 let none: Vec<u64> = Vec::new();
                 let events = encode_storage_key("System", "Events", none, &runtime.metadata, runtime.metadata.types());
-                // The one other item that is asked for alone is the time, which this chain does not keep.
-                let is_asked = params[0] == hex(events.unwrap());
-                Ok(if is_asked { hex(&self.blocks[number as usize].events) } else { Value::Null })
+                if params[0] == hex(events.unwrap()) {
+                    return Ok(hex(&self.blocks[number as usize].events));
+                }
+                // Of the time, too, nothing: this chain does not keep it.
+                let known = self.stored(&runtime);
+                Ok(params[0].as_str().and_then(|key| known.get(key)).map_or(Value::Null, |value| json!(value)))
+            }
+            "state_getKeysPaged" => {
+                let (prefix, count) = (params[0].as_str().unwrap(), params[1].as_u64().unwrap());
+                let after = params[2].as_str().unwrap_or_default();
+                let known = self.stored(&self.runtime(block(3)?));
+                let keys = known.into_keys().filter(|key| key.starts_with(prefix) && key.as_str() > after);
+                Ok(keys.take(count as usize).collect())
             }
             "state_queryStorageAt" => {
                 let number = block(1)?;
@@ -348,9 +387,7 @@ impl World {
         let runtime = self.runtime(block);
         if function == "Metadata_metadata_at_version" {
             let wanted = hex::decode(&arguments[2..]).unwrap();
-            let has = runtime.bytes[4];
-            let answer = (wanted[0] == has).then(|| runtime.bytes.clone());
-            return Ok(hex(answer.encode()));
+            return Ok(hex(runtime.metadata_of_version(wanted[0]).encode()));
         }
         let apis = runtime.metadata.runtime_api_traits();
         let found = apis.into_iter().find_map(|api| {

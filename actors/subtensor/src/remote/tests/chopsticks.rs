@@ -84,6 +84,6 @@ fn peers() -> PathBuf {
     named.or_else(|| Some(std::env::home_dir()?.join(".cache/openvalidators/peers"))).unwrap_or_default()
 }
 
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     peers().join("sdk10/bin/python")
 }
