@@ -28,6 +28,8 @@ const NETUID: u16 = 64;
 const BLOCK_TIME: Duration = Duration::from_millis(500);
 /// Fifteen seconds an epoch.
 const TEMPO: u64 = 30;
+/// For a miner's answer: a process of Python takes its time where there is much else to do.
+const TIMEOUT_SECONDS: u32 = 5;
 /// Longest wait for the chain to show something, on cores that have much else to do.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -62,8 +64,13 @@ impl Network {
         let runtime = Runtime::new().unwrap();
         let config = LocalnetConfig { miners: MinerMix { good: 4, ..MinerMix::NONE }, ..LocalnetConfig::default() };
         let miners = runtime.block_on(Miners::start(&config, Seed(64), &SystemClock::shared())).unwrap();
-        let members = miners.as_slice().iter().map(|miner| Member::miner(miner.hotkey, miner.address()));
-        let subnet = Subnet::new(NETUID, TEMPO, us.into_iter().chain(members).collect());
+        let members = miners.as_slice().iter().map(|miner| Member::miner(miner.hotkey, miner.address())).collect();
+        Self { miners: Some(miners), ..Self::among(runtime, us, members, is_old) }
+    }
+
+    /// Of miners that somebody else has started.
+    pub fn among(runtime: Runtime, us: Option<Member>, miners: Vec<Member>, is_old: bool) -> Self {
+        let subnet = Subnet::new(NETUID, TEMPO, us.into_iter().chain(miners).collect());
         let node = runtime.block_on(async {
             if is_old {
                 SubnetNode::start_old(subnet, BLOCK_TIME).await
@@ -74,7 +81,7 @@ impl Network {
         let (wallets, state) = (wallets(), tempfile::tempdir().unwrap());
         let axon = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = node.url();
-        Self { axon, node, url, miners: Some(miners), wallets, state, _runtime: runtime }
+        Self { axon, node, url, miners: None, wallets, state, _runtime: runtime }
     }
 
     /// Which chain and whose hotkey, as an operator types it.
@@ -89,7 +96,8 @@ impl Network {
     fn arguments(&self) -> Vec<String> {
         let flags = format!(
             "{} --axon.ip 127.0.0.1 --axon.port {} --axon.external_ip 198.51.100.7 --axon.external_port 9 \
-             --neuron.followup_timeout 2 --neuron.answer_timeout 2 --neuron.num_followup_steps 1",
+             --neuron.followup_timeout {TIMEOUT_SECONDS} --neuron.answer_timeout {TIMEOUT_SECONDS} \
+             --neuron.num_followup_steps 1",
             self.whereabouts(),
             self.axon,
         );
@@ -110,7 +118,7 @@ impl Network {
     }
 
     /// Waits until the ledger's n-th intent has come so far.
-    fn intent(&self, number: u64, has_come: impl Fn(&Settlement) -> bool) -> StoredIntent {
+    pub fn intent(&self, number: u64, has_come: impl Fn(&Settlement) -> bool) -> StoredIntent {
         let since = Instant::now();
         loop {
             let intents = Reader::open(self.state.path()).ok().and_then(|reader| reader.read_intents(100).ok());

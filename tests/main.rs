@@ -28,6 +28,7 @@ mod network;
 mod panics;
 mod program;
 mod prompts;
+mod real_miners;
 mod release;
 mod resume;
 mod routing;
