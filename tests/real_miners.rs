@@ -25,23 +25,24 @@ struct RealMiner {
     hotkey: Hotkey,
     address: SocketAddr,
     /// Kept open: Python dies of writing to a closed one.
-    _said: BufReader<ChildStdout>,
+    _said: Option<BufReader<ChildStdout>>,
 }
 
 impl RealMiner {
     /// Waits until it listens.
     fn start(python: &PathBuf, uri: &str) -> Self {
         let mut command = Command::new(python);
-        let mut process = command.args([SCRIPT, uri, NOBODY]).stdout(Stdio::piped()).spawn().unwrap();
-        let hotkey = HotkeySigner::from_uri(uri).unwrap().hotkey();
-        let mut said = BufReader::new(process.stdout.take().unwrap());
-        loop {
+        command.args([SCRIPT, uri, NOBODY]).stdout(Stdio::piped());
+        let (hotkey, nowhere) = (HotkeySigner::from_uri(uri).unwrap().hotkey(), SocketAddr::from(([0; 4], 0)));
+        let mut miner = Self { process: command.spawn().unwrap(), hotkey, address: nowhere, _said: None };
+        let mut said = BufReader::new(miner.process.stdout.take().unwrap());
+        while miner.address == nowhere {
             let mut line = String::new();
             assert_ne!(said.read_line(&mut line).unwrap(), 0, "the miner {uri} has ended");
-            if let Ok(address) = line.trim().parse() {
-                return Self { process, hotkey, address, _said: said };
-            }
+            miner.address = line.trim().parse().unwrap_or(nowhere);
         }
+        miner._said = Some(said);
+        miner
     }
 }
 

@@ -1,8 +1,10 @@
-//! What syncs of a large subnet cost, and what many of them leave behind: nothing. Client and double are one process, so the
-//! memory of both is measured; the double has threads of its own, so the processor time is the client's.
+//! What a sync of a large subnet costs, with the comparison with the one before, and what many of them leave behind: nothing.
+//! Client and double are one process, so the memory of both is measured; the double has threads of its own, so the processor time is
+//! the client's.
 
 use std::time::Duration;
 
+use openvalidators_messages::Metagraph;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
@@ -54,14 +56,22 @@ fn memory_is_flat_over_many_syncs() {
     let chain = chain(&[&node]);
     let ours = Builder::new_current_thread().enable_all().build().unwrap();
     let (mut before, mut spent) = (0, Duration::ZERO);
+    let mut last: Option<Metagraph> = None;
     for sync in 0..WARM_UP + syncs {
         if sync == WARM_UP {
             (before, spent) = (resident_kib(), Duration::ZERO);
         }
         let begin = cpu();
-        assert_eq!(ours.block_on(chain.metagraph()).unwrap().neurons.len(), NEURONS);
+        let metagraph = ours.block_on(chain.metagraph()).unwrap();
+        let both = last.iter().flat_map(|last| last.neurons.iter().zip(&metagraph.neurons));
+        let replaced = both.filter(|(was, is)| was.hotkey != is.hotkey).count();
         spent += cpu() - begin;
+        assert_eq!((metagraph.neurons.len(), replaced), (NEURONS, last.iter().len()));
+        last = Some(metagraph);
         let mut world = node.world.lock();
+        // A newcomer in every block.
+        let columns = world.answers.get_mut("get_selective_metagraph").unwrap();
+        columns["hotkeys"][sync % NEURONS] = json!(format!("0x{:064x}", NEURONS + sync));
         world.asked.clear();
         world.make_block();
     }
@@ -70,8 +80,8 @@ fn memory_is_flat_over_many_syncs() {
     let after = resident_kib();
     let each = spent.as_secs_f64() * 1e3 / syncs as f64;
     println!(
-        "{syncs} syncs of {NEURONS} neurons: {before} KiB before, {after} KiB after, of it {blocks} KiB of blocks; \
-         {each:.1} ms of processor time each"
+        "{syncs} syncs of {NEURONS} neurons, one replaced in each: {before} KiB before, {after} KiB after, of it \
+         {blocks} KiB of blocks; {each:.1} ms of processor time each"
     );
     assert!(each < MOST_CPU_MS, "{each:.1} ms");
     assert!(after < before + blocks + MOST_GROWTH_KIB);
