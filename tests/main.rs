@@ -19,6 +19,7 @@ mod disk;
 mod doctor;
 mod drops;
 mod fuzz;
+mod hub;
 mod kills;
 mod ledger;
 mod live;

@@ -39,6 +39,8 @@ pub use lanes::Lanes;
 pub use metrics::Metrics;
 pub use script::{Accepted, Conversation, Script};
 pub use settle::{CRASH_ATTEMPTS, NotSettled, SETTLE_BACKOFF, Settled};
+#[cfg(feature = "testing")]
+pub use source::testing;
 pub use source::{
     AddressesConfig, DirectoryConfig, Embedded, EmbeddedConfig, HuggingFaceConfig, Mix, OpenError, Passage, Source,
     SourceConfig, Sources, SourcesConfig, SourcesError, SourcesMetrics,

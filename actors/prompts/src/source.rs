@@ -14,8 +14,8 @@ mod metrics;
 mod mix;
 pub(crate) mod shards;
 mod stream;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod titled;
 
 use std::{path::PathBuf, sync::Arc};

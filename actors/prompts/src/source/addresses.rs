@@ -57,7 +57,7 @@ impl Shards for Addresses {
                 all.len()
             )));
         }
-        Ok(Listing { version: found, shards })
+        Ok(Listing { version: found, shards, newer: None })
     }
 
     fn open(&self, _: &str, shard: &str) -> Result<Arc<dyn ShardFile>, ReadError> {

@@ -162,7 +162,7 @@ impl Shards for Directory {
         let version = shards.iter().fold(0_u32, |sum, name| {
             name.bytes().fold(sum.rotate_left(5), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
         });
-        Ok(Listing { version: format!("{} files, {version:08x}", shards.len()), shards })
+        Ok(Listing { version: format!("{} files, {version:08x}", shards.len()), shards, newer: None })
     }
 
     fn open(&self, _: &str, shard: &str) -> Result<Arc<dyn ShardFile>, ReadError> {

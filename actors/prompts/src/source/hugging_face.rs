@@ -10,7 +10,7 @@
 //! split stands in them as a word (`datasets/data_files.py`). Sources: <https://huggingface.co/docs/hub/datasets-file-names-and-splits>,
 //! <https://huggingface.co/docs/dataset-viewer/parquet>.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use openvalidators_hub::{Dataset, Datasets, RemoteFile};
@@ -30,6 +30,8 @@ const OTHER_SPLITS: [&str; 9] = ["train", "training", "validation", "valid", "de
 pub struct HuggingFace {
     config: HuggingFaceConfig,
     remote: Arc<Remote>,
+    /// Whether it was looked for a newer commit: once is enough for a life.
+    looked_for_newer: Cell<bool>,
 }
 
 /// The way to files elsewhere, for the one thread that uses it.
@@ -49,7 +51,16 @@ pub(super) struct RemoteShard {
 impl HuggingFace {
     /// Uses no network.
     pub fn new(config: &HuggingFaceConfig, datasets: Arc<Datasets>) -> Self {
-        Self { config: config.clone(), remote: Remote::new(datasets) }
+        Self { config: config.clone(), remote: Remote::new(datasets), looked_for_newer: Cell::new(false) }
+    }
+
+    /// The commit that a branch stands for by now, where it is not this one. Nobody waits for it again when it cannot be had.
+    fn newer(&self, commit: &str) -> Option<String> {
+        if is_commit(&self.config.revision) || self.looked_for_newer.replace(true) {
+            return None;
+        }
+        let (now, _) = self.listing(&self.config.revision).ok()?;
+        (now != commit).then_some(now)
     }
 
     fn listing(&self, revision: &str) -> Result<(String, Vec<String>), ReadError> {
@@ -113,6 +124,11 @@ fn texts(files: &[String]) -> BTreeSet<&str> {
     files.iter().map(String::as_str).collect()
 }
 
+/// A revision that stays what it is.
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn folders_of(file: &str) -> impl Iterator<Item = &str> {
     file.rsplit_once('/').map_or("", |(folders, _)| folders).split('/')
 }
@@ -139,7 +155,8 @@ impl Shards for HuggingFace {
             None => self.listing(&self.config.revision),
         };
         let (version, all) = listed?;
-        Ok(Listing { version, shards: self.wanted(all)? })
+        let newer = known.filter(|known| *known == version).and_then(|known| self.newer(known));
+        Ok(Listing { version, shards: self.wanted(all)?, newer })
     }
 
     fn open(&self, version: &str, shard: &str) -> Result<Arc<dyn ShardFile>, ReadError> {

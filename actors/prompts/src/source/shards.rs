@@ -57,6 +57,8 @@ pub struct Listing {
     pub version: String,
     /// The names of the shards: paths or addresses.
     pub shards: Vec<String>,
+    /// What the configured name stands for by now, where that is known to be another version.
+    pub newer: Option<String>,
 }
 
 /// Bytes at places.

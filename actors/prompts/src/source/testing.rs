@@ -1,5 +1,7 @@
 //! What the tests of sources share: files of texts, a clock that flies, and a double of the hub.
 
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
 mod double;
 
 use std::{
@@ -13,7 +15,7 @@ use futures::future::BoxFuture;
 use openvalidators_runtime::Clock;
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 
-pub use double::{Double, Fault};
+pub use double::{Double, Fault, Seen};
 
 /// A hundred times as fast as the machine's.
 #[derive(Default)]
@@ -36,14 +38,22 @@ impl Clock for FlyingClock {
 }
 
 /// Numbered texts.
+#[must_use]
 pub fn texts(numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|number| format!("This is text number {number}, and it is about nothing else.")).collect()
 }
 
-/// A Parquet file of row groups of three, packed as the hub's converter packs: texts under `column`, and a heavy column that
-/// nobody asked for.
+/// A Parquet file of row groups of three, with a column that is a thousand times as heavy as the texts.
+#[must_use]
 pub fn parquet(column: &str, texts: &[String]) -> Vec<u8> {
-    let heavy: Vec<String> = (0..texts.len()).map(|row| format!("{row} ").repeat(20_000)).collect();
+    parquet_of(column, texts, 3, 20_000)
+}
+
+/// A Parquet file packed as the hub's converter packs: texts under `column`, and a column of so many words that nobody asked
+/// for; in row groups of so many rows.
+#[must_use]
+pub fn parquet_of(column: &str, texts: &[String], group: usize, words: usize) -> Vec<u8> {
+    let heavy: Vec<String> = (0..texts.len()).map(|row| format!("{row} ").repeat(words)).collect();
     let columns: [(&str, ArrayRef); 2] = [
         ("heavy", Arc::new(StringArray::from_iter_values(&heavy))),
         (column, Arc::new(StringArray::from_iter_values(texts))),
@@ -53,7 +63,7 @@ pub fn parquet(column: &str, texts: &[String]) -> Vec<u8> {
         .set_compression(Compression::UNCOMPRESSED)
         .set_column_compression(column.into(), Compression::SNAPPY)
         .set_dictionary_enabled(false)
-        .set_max_row_group_row_count(Some(3))
+        .set_max_row_group_row_count(Some(group))
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
@@ -61,6 +71,7 @@ pub fn parquet(column: &str, texts: &[String]) -> Vec<u8> {
 }
 
 /// JSON lines of texts.
+#[must_use]
 pub fn json_lines(texts: &[String]) -> Vec<u8> {
     texts
         .iter()
@@ -69,12 +80,16 @@ pub fn json_lines(texts: &[String]) -> Vec<u8> {
         .into_bytes()
 }
 
+/// Packed by gzip.
+#[must_use]
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
+/// Packed by Zstandard.
+#[must_use]
 pub fn zstandard(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }

@@ -228,6 +228,25 @@ fn a_restart_reads_on_at_the_same_commit() {
     assert!(first.is_subset(&all(0..40)) && first.len() == 36);
 }
 
+/// It is told once in a life; what is pinned is not asked about.
+#[test]
+fn a_branch_that_has_moved_on_is_told() {
+    let bench = Bench::new();
+    let source = HuggingFace::new(&bench.config, bench.datasets(None));
+    assert_eq!((source.list(None).unwrap().newer, source.list(Some(COMMIT)).unwrap().newer), (None, None));
+    let (moved, other) = ("f".repeat(40), [("plain/train/0000.parquet", parquet("text", &texts(200..220)))]);
+    bench.hub.serve_dataset(NAME, CONVERTED, &moved, &other, &bench.storage);
+    let source = HuggingFace::new(&bench.config, bench.datasets(None));
+    let listing = source.list(Some(COMMIT)).unwrap();
+    assert_eq!((listing.version.as_str(), listing.newer), (COMMIT, Some(moved)));
+    assert_eq!(source.list(Some(COMMIT)).unwrap().newer, None);
+
+    let pinned = config(&format!("revision = \"{COMMIT}\"\nconfig = \"plain\""));
+    let asked = bench.hub.seen().len();
+    let listing = HuggingFace::new(&pinned, bench.datasets(None)).list(Some(COMMIT)).unwrap();
+    assert_eq!((listing.newer, bench.hub.seen().len()), (None, asked + 1));
+}
+
 #[test]
 fn a_commit_that_is_gone_is_left_for_the_one_there_is() {
     let bench = Bench::new();

@@ -130,8 +130,19 @@ impl Filler {
                     "the source has changed: it begins anew"
                 );
             }
-            self.position.listing = Some(listing.version.clone());
+            let (version, files) = (&listing.version, listing.shards.len());
+            tracing::info!(source = self.name, version, files, "texts are read of this version from now on");
+            self.position.listing = Some(version.clone());
             (self.position.shard, self.position.mark) = (0, <_>::default());
+        }
+        if let Some(newer) = &listing.newer {
+            let reads = &listing.version;
+            tracing::warn!(
+                source = self.name,
+                reads,
+                newer,
+                "the source has a newer version (docs/prompts.md, Pinned)"
+            );
         }
         let mut order = listing.shards;
         order.shuffle(&mut self.seed.rng(&format!("shards of {}", self.name), &[self.position.pass]));

@@ -1,13 +1,17 @@
 //! A double of the hub's endpoints, and of the storage it sends to, on a loopback port; with faults to order.
 //!
 //! Made from what the hub documents: `GET /api/datasets/NAME/revision/REVISION` answers commit and files;
-//! `GET /datasets/NAME/resolve/COMMIT/FILE` redirects to another host; that one serves ranges, with an `ETag`.
+//! `GET /datasets/NAME/resolve/COMMIT/FILE` redirects to another host; that one serves ranges, with an `ETag`. Sources:
+//! `HfApi.dataset_info` and `hf_hub_download` of `huggingface_hub`, <https://huggingface.co/docs/dataset-viewer/parquet>.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    convert::Infallible,
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +24,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-type Body = BoxBody<Bytes, std::io::Error>;
+type Body = BoxBody<Bytes, io::Error>;
 
 /// What a server does wrong with one request.
 #[derive(Clone, Debug)]
@@ -40,9 +44,13 @@ pub enum Fault {
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// Without the query.
     pub path: String,
+    /// The header.
     pub range: Option<String>,
+    /// The header.
     pub authorization: Option<String>,
+    /// Bytes of the body.
     pub sent: usize,
 }
 
@@ -58,20 +66,29 @@ struct Inner {
 #[derive(Clone)]
 pub struct Double {
     inner: Arc<Mutex<Inner>>,
+    dead: Arc<AtomicBool>,
     address: SocketAddr,
 }
 
 impl Double {
+    /// Listens on a free port.
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let double = Self { inner: Arc::default(), address: listener.local_addr().unwrap() };
+        let address = listener.local_addr().unwrap();
+        let double = Self { inner: Arc::default(), dead: Arc::default(), address };
         let serving = double.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                if serving.is_dead() {
+                    continue;
+                }
                 let double = serving.clone();
                 let service = service_fn(move |request| {
                     let double = double.clone();
-                    async move { Ok::<_, Infallible>(double.answer(&request).await) }
+                    // An error closes the connection.
+                    async move {
+                        if double.is_dead() { Err(io::Error::other("dead")) } else { Ok(double.answer(&request).await) }
+                    }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
@@ -81,10 +98,22 @@ impl Double {
         double
     }
 
+    /// Closes every connection before a word is said, until it is to live again.
+    pub fn die(&self, dead: bool) {
+        self.dead.store(dead, Ordering::SeqCst);
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Where a path of it is.
+    #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
+    /// Serves a file.
     pub fn serve(&self, path: &str, content: impl Into<Vec<u8>>) {
         self.inner.lock().unwrap().files.insert(path.to_owned(), (content.into(), 0));
     }
@@ -109,6 +138,8 @@ impl Double {
         self.inner.lock().unwrap().faults.entry(path.to_owned()).or_default().push_back(fault);
     }
 
+    /// The requests that were answered.
+    #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.inner.lock().unwrap().seen.clone()
     }
@@ -179,7 +210,7 @@ fn head(status: u16, headers: &[(&str, String)]) -> hyper::http::response::Build
 fn broken(status: u16, headers: &[(&str, String)], part: Vec<u8>) -> Response<Body> {
     let cut = async {
         tokio::task::yield_now().await;
-        Err(std::io::Error::other("the line was cut"))
+        Err(io::Error::other("the line was cut"))
     };
     let frames = futures::stream::iter([Ok(Frame::data(Bytes::from(part)))]).chain(futures::stream::once(cut));
     head(status, headers).body(BodyExt::boxed(StreamBody::new(frames))).unwrap()
