@@ -17,6 +17,7 @@ mod swap;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
+use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -26,6 +27,7 @@ use crate::{
     console::{print_json, print_text},
     shutdown,
 };
+use guard::Verdict;
 use release::Offered;
 use swap::Programs;
 
@@ -72,7 +74,7 @@ impl Default for UpdateConfig {
             ready_seconds: 900,
             window_seconds: 3_600,
             progress_seconds: 900,
-            restart_command: ["systemctl", "restart", "openvalidators"].map(str::to_owned).to_vec(),
+            restart_command: ["systemctl", "restart", "--no-block", "openvalidators"].map(str::to_owned).to_vec(),
         }
     }
 }
@@ -145,8 +147,11 @@ pub async fn run(command: &Update, config: &Config) -> anyhow::Result<ExitCode> 
             if !guard {
                 return Ok(ExitCode::SUCCESS);
             }
-            guard::restart(&config.update)?;
-            watched(config, &programs, &say).await
+            match guard::restart(&config.update) {
+                Ok(()) => watched(config, &programs, &say).await,
+                // systemd says so when the new program ends before it is ready.
+                Err(error) => judged(config, &programs, &offered.version, Verdict::Bad(format!("{error:#}")), &say),
+            }
         }
         UpdateAction::Guard => watched(config, &programs, &say).await,
         UpdateAction::Rollback => {
@@ -162,24 +167,41 @@ async fn watched(config: &Config, programs: &Programs, say: &impl Fn(&str, &str)
         say("nothing", "no release waits to be watched");
         return Ok(ExitCode::SUCCESS);
     };
-    let every = Duration::from_secs(2);
-    match guard::watch(config, &applied, every).await? {
-        guard::Verdict::Good { steps } => {
+    let verdict = guard::watch(config, &applied, Duration::from_secs(2)).await?;
+    judged(config, programs, &applied, verdict, say)
+}
+
+/// Keeps a release, or takes it back.
+fn judged(
+    config: &Config,
+    programs: &Programs,
+    applied: &Version,
+    verdict: Verdict,
+    say: &impl Fn(&str, &str),
+) -> anyhow::Result<ExitCode> {
+    let why = match verdict {
+        Verdict::Good { steps } => {
             programs.keep()?;
             say("kept", &format!("{applied} does its duty: {steps} steps settled while it was watched"));
-            Ok(ExitCode::SUCCESS)
+            return Ok(ExitCode::SUCCESS);
         }
-        guard::Verdict::Bad(why) if !config.update.roll_back => {
-            say("bad", &format!("{applied}: {why}; update.roll_back is false, so it stays"));
-            Ok(ExitCode::from(shutdown::EXIT_FAULT))
+        Verdict::Bad(why) => why,
+    };
+    if config.update.roll_back {
+        programs.take_back()?;
+        match guard::restart(&config.update) {
+            Ok(()) => {
+                say("taken_back", &format!("{applied}: {why}. The program of before is back and was restarted"));
+            }
+            Err(error) => {
+                let told = "The program of before is back and must be restarted by hand";
+                say("taken_back", &format!("{applied}: {why}. {told}: {error:#}"));
+            }
         }
-        guard::Verdict::Bad(why) => {
-            programs.take_back()?;
-            guard::restart(&config.update)?;
-            say("taken_back", &format!("{applied}: {why}. The program of before is back and was restarted"));
-            Ok(ExitCode::from(shutdown::EXIT_FAULT))
-        }
+    } else {
+        say("bad", &format!("{applied}: {why}; update.roll_back is false, so it stays"));
     }
+    Ok(ExitCode::from(shutdown::EXIT_FAULT))
 }
 
 /// The program that is replaced.

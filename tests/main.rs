@@ -39,5 +39,6 @@ mod service;
 mod swarm;
 mod traces;
 mod update;
+mod upgrade;
 mod wallet;
 mod wandb;

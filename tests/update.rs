@@ -24,13 +24,13 @@ use crate::program::{binary, stderr};
 type Files = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// Serves what is in `files`, one request a connection.
-struct Server {
-    address: String,
+pub struct Server {
+    pub address: String,
     files: Files,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let files = Files::default();
@@ -54,6 +54,22 @@ impl Server {
             }
         });
         Self { address, files }
+    }
+
+    /// A release, signed, in the folder `/r`.
+    pub fn publish(&self, key: &KeyPair, version: &str, ledger_schema: u32, program: &[u8]) {
+        let file = json!({
+            "file": "program", "bytes": program.len(), "sha256": hex::encode(Sha256::digest(program)),
+        });
+        let manifest = json!({
+            "version": version, "ledger_schema": ledger_schema,
+            "programs": { "linux-x86_64": file, "linux-aarch64": file },
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let signature = minisign::sign(None, &key.sk, manifest.as_slice(), Some(version), None).unwrap();
+        self.put("/r/latest.json", manifest);
+        self.put("/r/latest.json.minisig", signature.into_string());
+        self.put("/r/program", program);
     }
 
     fn put(&self, path: &str, body: impl Into<Vec<u8>>) {
@@ -110,18 +126,7 @@ impl Stage {
     }
 
     fn release_of(&self, version: &str, ledger_schema: u32, program: &str) {
-        let file = json!({
-            "file": "program", "bytes": program.len(), "sha256": hex::encode(Sha256::digest(program)),
-        });
-        let manifest = json!({
-            "version": version, "ledger_schema": ledger_schema,
-            "programs": { "linux-x86_64": file, "linux-aarch64": file },
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let signature = minisign::sign(None, &self.key.sk, manifest.as_slice(), Some(version), None).unwrap();
-        self.releases.put("/r/latest.json", manifest);
-        self.releases.put("/r/latest.json.minisig", signature.into_string());
-        self.releases.put("/r/program", program);
+        self.releases.publish(&self.key, version, ledger_schema, program.as_bytes());
     }
 
     /// What the validator on this machine serves.
@@ -136,14 +141,15 @@ impl Stage {
 
     fn update(&self, arguments: &[&str], settings: &[&str]) -> Output {
         let restarted = self.folder.path().join("restarted");
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).chain([
+        let ours = [
             format!("update.url=http://{}/r", self.releases.address),
             format!("reporting.metrics.address={}", self.validator.address),
             format!("update.restart_command=[\"sh\", \"-c\", \"echo x >> {}\"]", restarted.display()),
             "update.ready_seconds=5".to_owned(),
             "update.window_seconds=8".to_owned(),
             "update.progress_seconds=6".to_owned(),
-        ]);
+        ];
+        let settings = ours.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned()));
         let key = format!("update.public_key={}", self.key.pk.to_base64());
         let mut command = binary();
         command.arg("update").args(arguments).arg("--binary").arg(self.program()).args(["--set", &key]);
@@ -280,6 +286,21 @@ fn a_release_that_does_not_become_ready_is_taken_back() {
     assert!(told.contains("did not become ready in 5 s (version 0.0.1 answers)"), "{told}");
     assert_eq!((stage.is().as_str(), stage.restarts()), ("the program of before", 2));
     assert!(Path::new(&stage.folder.path().join("openvalidators.failed")).exists(), "for whoever looks why");
+}
+
+/// systemd's `restart` fails where the new program ends before it is ready. The release used to stay in its place then.
+#[test]
+fn a_release_that_cannot_be_started_is_taken_back() {
+    let stage = Stage::new();
+    stage.release("99.0.0");
+    let ended = stage.update(&["apply", "--guard"], &["update.restart_command=[\"sh\", \"-c\", \"exit 3\"]"]);
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert_eq!((ended.status.code(), stage.is().as_str()), (Some(1), "the program of before"), "{told}");
+    assert!(told.contains("ended with exit status: 3") && told.contains("must be restarted by hand"), "{told}");
+    let stays = ["update.restart_command=[\"sh\", \"-c\", \"exit 3\"]", "update.roll_back=false"];
+    let ended = stage.update(&["apply", "--guard"], &stays);
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("roll_back is false, so it stays"));
+    assert_ne!(stage.is(), "the program of before");
 }
 
 #[test]

@@ -36,16 +36,11 @@ struct Seen {
 /// When the command fails.
 pub fn restart(config: &UpdateConfig) -> anyhow::Result<()> {
     let [program, arguments @ ..] = config.restart_command.as_slice() else {
-        anyhow::bail!(
-            "update.restart_command is empty: restart the validator by hand, then run `openvalidators update guard`"
-        );
+        anyhow::bail!("update.restart_command is empty: nothing can restart the validator");
     };
     let words = config.restart_command.join(" ");
     let ended = Command::new(program).args(arguments).status().with_context(|| format!("running `{words}`"))?;
-    ensure!(
-        ended.success(),
-        "`{words}` ended with {ended}: restart the validator by hand, then run `openvalidators update guard`"
-    );
+    ensure!(ended.success(), "`{words}` (update.restart_command) ended with {ended}");
     Ok(())
 }
 
