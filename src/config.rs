@@ -155,6 +155,7 @@ impl Config {
             let value = toml::Value::String(directory.display().to_string());
             layers.set("state_dir", value, Origin::Flag("--state-dir".to_owned()));
         }
+        reference_flags::apply_names(flags, &mut layers);
         if settings.compat {
             layers.set("compat.all", toml::Value::Boolean(true), Origin::Flag("--compat".to_owned()));
         }

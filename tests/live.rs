@@ -39,9 +39,9 @@ pub struct Network {
     /// Where a validator reaches it.
     pub url: String,
     /// Where our axon listens.
-    axon: u16,
+    pub axon: u16,
     miners: Option<Miners>,
-    wallets: TempDir,
+    pub wallets: TempDir,
     state: TempDir,
     _runtime: Runtime,
 }
@@ -113,7 +113,13 @@ impl Network {
     }
 
     pub fn validate(&self) -> Program {
-        let arguments = self.arguments();
+        self.validate_with(&[])
+    }
+
+    /// With more flags.
+    pub fn validate_with(&self, more: &[&str]) -> Program {
+        let mut arguments = self.arguments();
+        arguments.extend(more.iter().map(|&flag| flag.to_owned()));
         Program::start_unhurried(self.state.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 

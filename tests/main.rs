@@ -18,6 +18,7 @@ mod decides;
 mod disk;
 mod doctor;
 mod drops;
+mod flags;
 mod fuzz;
 mod hub;
 mod kills;

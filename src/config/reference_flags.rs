@@ -205,7 +205,7 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
                     set(&[other], &Value::String(word.to_owned()));
                 }
             }
-            // Once all is laid, for another flag may name the folder above.
+            // See [`apply_names`].
             Means::Below(_) => {}
             Means::On(keys) if given() => set(keys, &Value::Boolean(true)),
             Means::Off(keys) if given() => set(keys, &Value::Boolean(false)),
@@ -225,6 +225,11 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// Lays the flags that name a folder below another, once all is laid that may name the folder above.
+pub fn apply_names(matches: &ArgMatches, layers: &mut Layers) {
     for Flag { name, means, .. } in FLAGS {
         let Means::Below(key) = *means else { continue };
         if let Some(folder) = matches.try_get_one::<String>(name).ok().flatten() {
@@ -233,7 +238,6 @@ pub fn apply(matches: &ArgMatches, layers: &mut Layers) -> Result<(), Absent> {
             layers.set(key, Value::String(below), Origin::Flag(format!("--{name}")));
         }
     }
-    Ok(())
 }
 
 /// The settings in force as openvalidators 1.2.0 told them to wandb: its tables `neuron`, `reward` and `wandb`, and `netuid`. No

@@ -191,4 +191,9 @@ fn a_name_is_a_folder_below_the_state_directory() {
     let at = |flags: &str| given(flags).unwrap().state_dir;
     assert_eq!(at("--neuron.name mine"), std::path::Path::new("state/mine"));
     assert_eq!(at("--neuron.name mine --logging.logging_dir /srv"), std::path::Path::new("/srv/mine"));
+    // `--state-dir` used to take the name away.
+    let command = clap::Command::new("run").args(arguments());
+    let matches = command.try_get_matches_from(["run", "--neuron.name", "mine"]).unwrap();
+    let settings = crate::cli::Settings { state_dir: Some("/here".into()), ..Default::default() };
+    assert_eq!(Config::load(&settings, &matches, None).unwrap().state_dir, std::path::Path::new("/here/mine"));
 }
