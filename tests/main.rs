@@ -15,6 +15,7 @@ mod bench;
 mod dashboards;
 mod datasets;
 mod decides;
+mod deploy;
 mod disk;
 mod doctor;
 mod drops;

