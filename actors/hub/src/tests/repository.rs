@@ -385,3 +385,32 @@ for name in ['config.json', 'tokenizer.json', 'model.safetensors']:
     bench.of(Bench::entry()).ensure("rm", &Silent).await.unwrap();
     assert_eq!(bench.storage.seen().len(), before, "the weights were there");
 }
+
+/// A small file system of its own, where the machine lets a test mount one. What came before it was full is not asked again.
+#[tokio::test]
+async fn a_disk_that_is_full_is_told_and_the_rest_comes_once_there_is_room() {
+    let bench = Bench::new().await;
+    let disk = bench.root.path().join("hub");
+    fs::create_dir_all(&disk).unwrap();
+    let mount = |options: &str| {
+        let ended = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk).output();
+        ended.is_ok_and(|ended| ended.status.success())
+    };
+    if !mount("size=200k") {
+        return eprintln!("SKIPPED: this machine mounts nothing for a test");
+    }
+    let full = bench.of(Bench::entry()).ensure("rm", &Silent).await;
+    let grown = mount("remount,size=8m");
+    let fetched = bench.of(Bench::entry()).ensure("rm", &Silent).await;
+    let unmounted = Command::new("umount").arg("--lazy").arg(&disk).status();
+    assert!(grown && unmounted.unwrap().success());
+    let error = full.unwrap_err();
+    let told = error.to_string();
+    assert!(
+        matches!(error, HubError::Cache(_)) && told.contains("No space left") && told.contains("disk full"),
+        "{told}"
+    );
+    assert_eq!(fetched.unwrap().digests["model.safetensors"], sha256(&bench.weights));
+    let weights = bench.storage.seen().into_iter().filter(|seen| seen.range.is_some()).count();
+    assert!(weights >= 1, "the second fetch goes on where the first ended: {:?}", bench.storage.seen());
+}
