@@ -22,6 +22,7 @@ mod drops;
 mod flags;
 mod fuzz;
 mod hub;
+mod journey;
 mod kills;
 mod ledger;
 mod live;

@@ -192,6 +192,63 @@ fn filled_in(word: &str) -> String {
     }
 }
 
+/// How commands of blocks marked `sh` begin, and where they are run instead, or why nowhere. What is not here must be run.
+const ELSEWHERE: [(&str, &str); 33] = [
+    ("openvalidators query --config configs/testnet.toml", "tests/journey.rs"),
+    ("openvalidators doctor --config mine.toml", "tests/journey.rs"),
+    ("openvalidators wallet check", "tests/journey.rs"),
+    ("openvalidators run --subtensor.network test", "tests/journey.rs"),
+    ("openvalidators update check", "tests/update.rs"),
+    ("openvalidators update apply --guard", "tests/upgrade.rs"),
+    ("openvalidators update rollback", "tests/update.rs"),
+    ("openvalidators import --from", "the tests of src/import"),
+    (
+        "openvalidators prompts sample --config configs/finney.toml",
+        "it needs the internet; tests/hub.rs has the doubles",
+    ),
+    ("openvalidators run --steps 36", "tests/datasets.rs"),
+    ("openvalidators dataset", "tests/datasets.rs"),
+    ("openvalidators analyze", "tests/datasets.rs"),
+    ("openvalidators what-if", "tests/datasets.rs"),
+    ("openvalidators run --set inference.device=cuda:0", "a machine with a GPU"),
+    ("openvalidators run", "tests/run.rs"),
+    ("echo 'warn,openvalidators_weights=debug'", "tests/program.rs"),
+    ("cd dashboards/prometheus && prometheus", "tests/dashboards.rs"),
+    ("prometheus-alertmanager", "tests/alerts.rs"),
+    ("btcli ", "it needs a coldkey and the internet"),
+    ("scripts/release", "tests/release.rs"),
+    ("bash .ci/run", "CI"),
+    ("cargo ", "building and testing: CI"),
+    ("OPENVALIDATORS_WRITE_MANUAL=1 cargo test", "it writes these pages; CI holds them to the code"),
+    ("SYNCS=10000 cargo test", "it takes an hour"),
+    ("scripts/cuda-toolkit.sh", "a machine with a GPU"),
+    ("source ~/cuda/env.sh", "a machine with a GPU"),
+    ("openvalidators score --device cuda:0", "a machine with a GPU"),
+    ("text-embeddings-router", "a server elsewhere"),
+    ("vllm serve", "a server elsewhere"),
+    ("for model in", "a server elsewhere"),
+    ("cp -r tests/fixtures/parity/models", "a server elsewhere"),
+    ("sed -i", "a server elsewhere"),
+    ("OPENVALIDATORS_TEST_VLLM", "a server elsewhere"),
+];
+
+/// A command that is new in the manual is run, or says where it is.
+#[test]
+fn every_command_of_the_manual_is_run_somewhere() {
+    let mut used = BTreeSet::new();
+    for Block { page, text, .. } in blocks().into_iter().filter(|block| !block.runs) {
+        for line in text.replace("\\\n", " ").lines().filter(|line| !line.trim().is_empty() && *line != "done") {
+            let reason = ELSEWHERE.iter().find(|(beginning, _)| line.starts_with(beginning));
+            let (beginning, _) = reason.unwrap_or_else(|| {
+                panic!("{page}: `{line}`: mark its block `sh run`, or say in ELSEWHERE where it runs")
+            });
+            used.insert(*beginning);
+        }
+    }
+    let unused: Vec<_> = ELSEWHERE.iter().filter(|(beginning, _)| !used.contains(beginning)).collect();
+    assert!(unused.is_empty(), "the manual has none of {unused:?}");
+}
+
 /// A page must not name a flag that does not exist.
 #[test]
 fn every_command_of_the_manual_is_one() {
