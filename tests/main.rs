@@ -16,6 +16,7 @@ mod dashboards;
 mod datasets;
 mod decides;
 mod deploy;
+mod device;
 mod disk;
 mod doctor;
 mod drops;

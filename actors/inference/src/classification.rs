@@ -52,7 +52,7 @@ impl Device {
                 &batch,
                 &mut |rows: &[usize]| {
                     let packed = Packed::typed(rows.iter().map(|&row| distinct.items[row].typed()));
-                    self.compute(model, packed.ids().len(), || rows_of(&network.logits(&packed)?))
+                    self.compute(model, (rows.len(), packed.ids().len()), || rows_of(&network.logits(&packed)?))
                 },
                 &mut |row, logits| found[row] = Some(logits),
             );
@@ -84,8 +84,9 @@ impl Device {
                 tokens = tokens.min(longest_common_prefix(rows.iter().map(|row| row.types.as_slice())));
             }
             let kept_from = rows.iter().map(|row| network.head.reads.place(&row.ids)).min().unwrap_or(0);
-            let computed = self
-                .compute(&model, tokens, || SharedPrefix::compute(&*network.body, first.typed(), tokens, kept_from));
+            let computed = self.compute(&model, (1, tokens), || {
+                SharedPrefix::compute(&*network.body, first.typed(), tokens, kept_from)
+            });
             let prefix = match computed {
                 Ok(prefix) => prefix,
                 // No row can do without it.
@@ -104,7 +105,7 @@ impl Device {
                     &mut |batch: &[usize]| {
                         let tokens = batch.iter().map(|&row| lengths[row]).sum();
                         let batch: Vec<TypedRow<'_>> = batch.iter().map(|&row| rows[row].typed()).collect();
-                        self.compute(&model, tokens, || judge(&prefix, network, &batch))
+                        self.compute(&model, (batch.len(), tokens), || judge(&prefix, network, &batch))
                     },
                     &mut |row, logits| found[row] = Some(logits),
                 );

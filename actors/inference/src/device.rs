@@ -20,7 +20,7 @@ use std::{
 };
 
 use openvalidators_messages::inference::{InferenceError, LogProbability, Logits, ModelName, Row, RowFailed};
-use openvalidators_runtime::{SharedClock, fault_point, panic_text};
+use openvalidators_runtime::{FAIL_AT, SharedClock, fault_point, is_failure_asked, panic_text};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -257,14 +257,18 @@ impl Device {
         self.metrics.busy_seconds(self.name, &model).inc_by(busy.as_secs_f64());
     }
 
-    /// Runs `work` on the device's threads; an error or a panic becomes a value.
+    /// Runs `work` on so many rows, of so many tokens altogether, on the device's threads; an error or a panic becomes a value.
     pub(crate) fn compute<T: Send>(
         &self,
         model: &ModelName,
-        tokens: usize,
+        (rows, tokens): (usize, usize),
         work: impl FnOnce() -> candle_core::Result<T> + Send,
     ) -> Row<T> {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.threads.install(work)));
+        let outcome = if rows > 1 && is_failure_asked("device", "batch") {
+            Ok(Err(candle_core::Error::Msg(format!("out of memory, asked for by {FAIL_AT}"))))
+        } else {
+            catch_unwind(AssertUnwindSafe(|| self.threads.install(work)))
+        };
         let reason = match outcome {
             Ok(Ok(value)) => {
                 self.count(&self.metrics.batches, model, 1);

@@ -49,7 +49,7 @@ impl Device {
                 &batch,
                 &mut |rows: &[usize]| {
                     let packed = Packed::new(rows.iter().map(|&row| &*distinct.items[row]));
-                    self.compute(model, packed.ids().len(), || rows_of(&packed))
+                    self.compute(model, (rows.len(), packed.ids().len()), || rows_of(&packed))
                 },
                 &mut |row, mean| found[row] = Some(mean),
             );

@@ -35,7 +35,7 @@ impl Device {
         let least = prompts.iter().map(Vec::len).min().unwrap_or(0);
         let tokens = longest_common_prefix(prompts.iter().map(Vec::as_slice)).min(least.saturating_sub(1));
         let prefix =
-            self.compute(&model, tokens, || SharedPrefix::compute(&*network.body, (first, &[]), tokens, tokens));
+            self.compute(&model, (1, tokens), || SharedPrefix::compute(&*network.body, (first, &[]), tokens, tokens));
         let prefix = match prefix {
             Ok(prefix) => prefix,
             // No row can do without it.
@@ -68,7 +68,7 @@ impl Device {
             if stop() {
                 return None;
             }
-            let next = self.compute(model, ids.len(), || {
+            let next = self.compute(model, (1, ids.len()), || {
                 let (states, extended) = network.body.extend(&Packed::new([ids.as_slice()]), &past)?;
                 let last = states.narrow(0, ids.len() - 1, 1)?;
                 Ok((most_probable(&network.logits(&last)?)?, extended))

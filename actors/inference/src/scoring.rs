@@ -63,7 +63,7 @@ impl Device {
         let mut scores: Vec<Row<LogProbability>> = vec![Ok(nothing); distinct.items.len()];
         if !judged.is_empty() {
             let tokens = common_tokens(&judged);
-            let prefix = match self.compute(&model, tokens, || shared(network, &judged, tokens)) {
+            let prefix = match self.compute(&model, (1, tokens), || shared(network, &judged, tokens)) {
                 Ok(prefix) => prefix,
                 // No row can do without it.
                 Err(failed) => {
@@ -81,7 +81,7 @@ impl Device {
                     &mut |batch: &[usize]| {
                         let tokens = batch.iter().map(|&row| lengths[row]).sum();
                         let batch: Vec<&ScoredRow> = batch.iter().map(|&row| &judged[row]).collect();
-                        self.compute(&model, tokens, || score(&prefix, network, &batch, penalty))
+                        self.compute(&model, (batch.len(), tokens), || score(&prefix, network, &batch, penalty))
                     },
                     &mut |row, score| scores[places[row]] = score,
                 );

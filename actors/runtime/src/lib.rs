@@ -10,7 +10,7 @@
 //! * [`Shutdown`] carries the first reason to stop; [`close_in_order`] closes what runs, naming who is late.
 //! * [`Clock`] and [`Seed`] are handed down: nothing else in the project reads the time or draws a random number. [`within`]
 //!   gives a wait its end.
-//! * [`Pulse`] is what a loop without messages shows of its progress; [`fault_point`] is where tests make it panic.
+//! * [`Pulse`] is what a loop without messages shows of its progress; [`fault_point`] is where tests make it panic or hang.
 //! * [`accept_bounded`], [`AtPath`], [`on_worker`] and [`panic_text`] are what several crates would otherwise write again.
 
 mod accept;
@@ -21,6 +21,8 @@ mod clock;
 mod closing;
 mod fault;
 mod mailbox;
+#[cfg(test)]
+mod mailbox_model;
 mod metrics;
 mod pulse;
 mod seed;
@@ -37,10 +39,10 @@ pub use awaited::WhileAwaited;
 pub use backoff::Backoff;
 pub use clock::{Clock, DrivenClock, SharedClock, SystemClock, TooLate, within};
 pub use closing::{Late, Stage, close_in_order};
-pub use fault::{PANIC_AT, fault_point};
+pub use fault::{FAIL_AT, HANG_AT, PANIC_AT, fault_point, is_failure_asked};
 pub use mailbox::{CallError, Envelope, Inbox, InboxHealth, Mailbox, Place};
 pub use pulse::Pulse;
 pub use seed::Seed;
 pub use shutdown::{Reason, Shutdown};
 pub use supervision::{ActorThread, BoxError, RestartBudget, Stop, Supervision, panic_text, supervise};
-pub use worker::on_worker;
+pub use worker::{on_worker, works_given};

@@ -1,4 +1,4 @@
-//! For tests of actors: a mailbox that records what it is sent and answers from a closure.
+//! For tests: a mailbox that records what it is sent and answers from a closure; [`spoil`] for what reads bytes from outside.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -6,6 +6,10 @@ use actix::{Actor, Context, Handler, Message};
 use prometheus::Registry;
 
 use crate::{Envelope, Inbox, Mailbox};
+
+mod spoil;
+
+pub use spoil::spoil;
 
 /// Places in a recording mailbox: more than any test sends at once.
 const CAPACITY: usize = 64;
