@@ -11,7 +11,15 @@ use super::{KeyfileError, Secret};
 const ROUNDS: u32 = 10_000;
 const BLOCK_BYTES: usize = 16;
 
+/// Both keys and the first counter.
+type Keys = Zeroizing<[u8; 80]>;
+
 pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError> {
+    open_with(file, |salt| keys(password, salt))
+}
+
+/// With keys that are asked for, by the salt, when the file has the form of one.
+pub(super) fn open_with(file: &[u8], keys: impl FnOnce(&[u8]) -> Keys) -> Result<Secret, KeyfileError> {
     let damaged = |what: &str| KeyfileError::damaged(what);
     let text = std::str::from_utf8(file).map_err(|_| damaged("an Ansible Vault is text"))?;
     let (header, body) = text.trim_start().split_once('\n').ok_or_else(|| damaged("it ends after its first line"))?;
@@ -29,8 +37,7 @@ pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError>
         return Err(damaged("it does not hold salt, code and content"));
     };
 
-    let mut keys = Zeroizing::new([0; 80]);
-    pbkdf2::pbkdf2_hmac::<Sha256>(password, &salt, ROUNDS, keys.as_mut_slice());
+    let keys = keys(&salt);
     let (key, rest) = keys.split_at(32);
     let (code_key, counter) = rest.split_at(32);
     let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(code_key).map_err(|_| damaged("no key"))?;
@@ -47,4 +54,10 @@ pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError>
     let length = content.len() - padding;
     content.truncate(length);
     Ok(content)
+}
+
+pub(super) fn keys(password: &[u8], salt: &[u8]) -> Keys {
+    let mut keys = Keys::new([0; 80]);
+    pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, ROUNDS, keys.as_mut_slice());
+    keys
 }

@@ -27,6 +27,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError> {
+    open_with(file, || keys(password))
+}
+
+/// With keys that are asked for when the file has the form of one.
+pub(super) fn open_with(file: &[u8], keys: impl FnOnce() -> Zeroizing<[u8; 32]>) -> Result<Secret, KeyfileError> {
     let damaged = |what: &str| KeyfileError::damaged(what);
     let token = BASE64.decode(file.trim_ascii()).map_err(|_| damaged("it is not base64"))?;
     if token.len() < HEAD_BYTES + VECTOR_BYTES + CODE_BYTES || token[0] != VERSION {
@@ -35,8 +40,7 @@ pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError>
     let (signed, code) = token.split_at(token.len() - CODE_BYTES);
     let (vector, content) = signed[HEAD_BYTES..].split_at(VECTOR_BYTES);
 
-    let mut keys = Zeroizing::new([0; 32]);
-    pbkdf2::pbkdf2_hmac::<Sha256>(password, SALT, ROUNDS, keys.as_mut_slice());
+    let keys = keys();
     let (code_key, key) = keys.split_at(16);
     let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(code_key).map_err(|_| damaged("no key"))?;
     mac.update(signed);
@@ -49,4 +53,10 @@ pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError>
         .len();
     content.truncate(length);
     Ok(content)
+}
+
+pub(super) fn keys(password: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut keys = Zeroizing::new([0; 32]);
+    pbkdf2::pbkdf2_hmac::<Sha256>(password, SALT, ROUNDS, keys.as_mut_slice());
+    keys
 }

@@ -20,6 +20,14 @@ const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 
 pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError> {
+    open_with(file, || key(password))
+}
+
+/// With a key that is asked for when the file has the form of one.
+pub(super) fn open_with(
+    file: &[u8],
+    key: impl FnOnce() -> Result<Zeroizing<[u8; 32]>, KeyfileError>,
+) -> Result<Secret, KeyfileError> {
     let sealed = file.trim_ascii_start().strip_prefix(MARK).unwrap_or_default();
     let (Some((nonce, rest)), true) = (sealed.split_at_checked(NONCE_BYTES), sealed.len() > NONCE_BYTES + TAG_BYTES)
     else {
@@ -27,14 +35,14 @@ pub(super) fn open(file: &[u8], password: &[u8]) -> Result<Secret, KeyfileError>
     };
     let (tag, content) = rest.split_at(TAG_BYTES);
     let mut content = Zeroizing::new(content.to_vec());
-    let key = key(password)?;
+    let key = key()?;
     XSalsa20Poly1305::new(key.as_slice().into())
         .decrypt_in_place_detached(Nonce::from_slice(nonce), b"", &mut content, Tag::from_slice(tag))
         .map_err(|_| KeyfileError::WrongPassword)?;
     Ok(content)
 }
 
-fn key(password: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyfileError> {
+pub(super) fn key(password: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyfileError> {
     let impossible = |error: argon2::Error| KeyfileError::damaged(error.to_string());
     let params = Params::new(MEMORY_KIB, PASSES, 1, Some(32)).map_err(impossible)?;
     let mut memory: Zeroizing<Vec<Block>> = Zeroizing::default();

@@ -1,5 +1,7 @@
 //! Files of the real bittensor-wallet, and what can be wrong with them.
 
+use openvalidators_runtime::testing::spoil;
+
 use super::*;
 use crate::HotkeySigner;
 
@@ -168,4 +170,39 @@ proptest::proptest! {
         let _ = ansible::open(&bytes, b"x");
         let _ = ansible::open(&[b"$ANSIBLE_VAULT;1.1;AES256\n".as_slice(), hex::encode(&bytes).as_bytes()].concat(), b"x");
     }
+}
+
+/// As the plain ones are in the outside tests. The keys are made once from the password, as deriving them takes a second; with them
+/// what is left whole still opens, so the rest is refused for what is wrong with it.
+#[test]
+fn spoilt_encrypted_files_are_refused() {
+    let names = ["nacl", "ansible", "python_ansible", "fernet"];
+    let corpus: Vec<Vec<u8>> = names.iter().map(|name| fixture(name).to_vec()).collect();
+    let (of_nacl, of_fernet) = (nacl::key(PASSWORD).unwrap(), fernet::keys(PASSWORD));
+    let salts = std::cell::RefCell::new(std::collections::BTreeMap::new());
+    let of_ansible = |salt: &[u8]| -> Zeroizing<[u8; 80]> {
+        let mut salts = salts.borrow_mut();
+        // Salts that were spoilt share one key: it opens nothing, as theirs would.
+        let salt = if salts.len() < names.len() { salt } else { b"spoilt" };
+        salts.entry(salt.to_vec()).or_insert_with(|| ansible::keys(PASSWORD, salt)).clone()
+    };
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/fuzz/encrypted_keyfiles");
+    let mut opened = 0;
+    spoil("encrypted keyfiles", &corpus, std::path::Path::new(kept), |bytes| {
+        let plain = Format::of(bytes).and_then(|format| match format {
+            Format::Plain => Ok(Zeroizing::new(bytes.to_vec())),
+            Format::Nacl => nacl::open_with(bytes, || Ok(of_nacl.clone())),
+            Format::Ansible => ansible::open_with(bytes, of_ansible),
+            Format::Fernet => fernet::open_with(bytes, || of_fernet.clone()),
+        });
+        match plain.and_then(|plain| signer(&plain)) {
+            Ok(signer) => {
+                assert_eq!(ss58::encode(&signer.hotkey()), ADDRESS);
+                opened += 1;
+                String::new()
+            }
+            Err(error) => error.to_string(),
+        }
+    });
+    assert!(opened >= names.len(), "{opened}");
 }

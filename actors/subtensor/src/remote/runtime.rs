@@ -112,7 +112,8 @@ async fn metadata(connection: &Connection, block: &[u8; 32]) -> Result<Vec<u8>, 
 impl Runtime {
     /// From encoded metadata of any version that is in use.
     pub(crate) fn new(spec_version: u32, transaction_version: u32, metadata: &[u8]) -> Result<Self, Unreadable> {
-        let metadata = Metadata::decode_from(metadata)
+        // Not `decode_from`: that of subxt-metadata 0.51 calls itself without end on bytes that begin with their own length.
+        let metadata = Metadata::decode(&mut &*metadata)
             .map_err(|error| Unreadable(format!("metadata that this version cannot read: {error}")))?;
         if metadata.pallet_by_name(PALLET).is_none() {
             return Err(Unreadable(format!(
