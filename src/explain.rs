@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use comfy_table::{ContentArrangement, LineStyle, Table, presets};
 use openvalidators_keys::ss58;
-use openvalidators_ledger::{READ_LIMIT_INTENTS, Reader};
+use openvalidators_ledger::Reader;
 use openvalidators_messages::{
     Asked, Column, Hotkey, Scoring, Sequence, StepOutcome, Uid,
     ledger::{Paid, Settlement, StoredIntent, StoredStep, WeightBasis},
@@ -174,23 +174,28 @@ pub fn explain(reader: &Reader, rules: &FoldRules, uid: Uid, epoch: Option<u64>)
 
 /// The latest weights of an epoch that were not taken back before submission.
 fn find_intent(reader: &Reader, epoch: Option<u64>) -> anyhow::Result<StoredIntent> {
-    let mut intents = reader.read_intents(READ_LIMIT_INTENTS)?;
-    intents.retain(|stored| stored.settlement != Settlement::Superseded);
-    let known: Vec<u64> = intents.iter().map(|stored| stored.intent.epoch_index).collect();
-    let wanted = |stored: &StoredIntent| epoch.is_none_or(|epoch| stored.intent.epoch_index == epoch);
     let is_set = |stored: &StoredIntent| {
         matches!(stored.settlement, Settlement::Confirmed { .. } | Settlement::Committed { .. })
     };
-    let place = intents.iter().position(|stored| wanted(stored) && is_set(stored));
-    match place.or_else(|| intents.iter().position(wanted)) {
-        Some(place) => Ok(intents.swap_remove(place)),
-        None => match (epoch, known.last(), known.first()) {
-            (Some(epoch), Some(first), Some(last)) => {
-                anyhow::bail!("the ledger has no weights of epoch {epoch}; it has some from epoch {first} to {last}")
-            }
-            _ => anyhow::bail!("the ledger has no weights yet: none were submitted"),
-        },
+    let (mut found, mut epochs): (Option<StoredIntent>, Option<(u64, u64)>) = (None, None);
+    for stored in reader.intents() {
+        let stored = stored?;
+        if stored.settlement == Settlement::Superseded {
+            continue;
+        }
+        let of = stored.intent.epoch_index;
+        epochs = Some((epochs.map_or(of, |(first, _)| first), of));
+        // A later one counts, but not before one that was set.
+        if epoch.is_none_or(|epoch| epoch == of) && (is_set(&stored) || !found.as_ref().is_some_and(is_set)) {
+            found = Some(stored);
+        }
     }
+    found.ok_or_else(|| match (epoch, epochs) {
+        (Some(epoch), Some((first, last))) => {
+            anyhow::anyhow!("the ledger has no weights of epoch {epoch}; it has some from epoch {first} to {last}")
+        }
+        _ => anyhow::anyhow!("the ledger has no weights yet: none were submitted"),
+    })
 }
 
 /// The averages at a kept place some way back, or at the very beginning.

@@ -149,7 +149,8 @@ fn export(directory: &Path, steps: Option<Steps>) -> anyhow::Result<ExitCode> {
             _ => break,
         }
     }
-    for stored in reader.read_intents(ledger::READ_LIMIT_INTENTS)?.iter().rev() {
+    for stored in reader.intents() {
+        let stored = stored?;
         let settlements = reader.read_settlements(stored.id)?;
         print_json(&json!({ "event": "intent", "id": stored.id, "intent": stored.intent, "settlements": settlements }));
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
-use openvalidators_ledger::{READ_LIMIT_INTENTS, Reader};
+use openvalidators_ledger::Reader;
 use openvalidators_messages::{
     Column, Hotkey, Sequence, StepOutcome, StepRecord,
     ledger::{Paid, Snapshot, StoredIntent},
@@ -113,7 +113,7 @@ pub fn replay(reader: &Reader, config: &Config, steps: Steps) -> anyhow::Result<
     let mut folds = Folds::before(reader, config, steps.first)?;
     let latest = reader.latest()?;
     anyhow::ensure!(steps.last <= latest, "step {} has not happened: the latest is {latest}", steps.last);
-    let intents = intents_by_step(reader)?;
+    let intents = intents_by_step(reader, steps)?;
     let mut replayed = Replayed::default();
     folds.run(reader, steps.last, |folds, sequence, record, told, made| {
         if !steps.places().contains(&sequence) || replayed.difference.is_some() {
@@ -171,10 +171,15 @@ fn first_replayable(reader: &Reader) -> anyhow::Result<Sequence> {
     }
 }
 
-fn intents_by_step(reader: &Reader) -> anyhow::Result<BTreeMap<Sequence, Vec<StoredIntent>>> {
+/// Those made after one of these steps.
+fn intents_by_step(reader: &Reader, steps: Steps) -> anyhow::Result<BTreeMap<Sequence, Vec<StoredIntent>>> {
     let mut by_step: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for intent in reader.read_intents(READ_LIMIT_INTENTS)? {
-        by_step.entry(intent.intent.after_step).or_default().push(intent);
+    for stored in reader.intents() {
+        let stored = stored?;
+        let after = stored.intent.after_step;
+        if (steps.first..=steps.last).contains(&after) {
+            by_step.entry(after).or_default().push(stored);
+        }
     }
     Ok(by_step)
 }

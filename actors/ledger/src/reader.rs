@@ -6,7 +6,7 @@ use openvalidators_messages::{
     IntentId, Sequence,
     ledger::{LedgerError, Settlement, Snapshot, StoredIntent, StoredStep},
 };
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Rows};
 
 use crate::{
     additions,
@@ -22,6 +22,9 @@ pub const READ_LIMIT_BYTES: usize = 32 << 20;
 
 /// Most intents that one read returns, whatever was asked.
 pub const READ_LIMIT_INTENTS: usize = 1_000;
+
+/// Intents that [`Reader::intents`] has in memory at a time.
+const PAGE_INTENTS: usize = 100;
 
 /// An open ledger that is only read, for the offline tools. It may be opened while a validator writes.
 #[derive(Debug)]
@@ -67,6 +70,28 @@ impl Reader {
     /// As [`Self::read_steps`].
     pub fn read_intents(&self, limit: usize) -> Result<Vec<StoredIntent>, LedgerError> {
         read_intents(&self.connection, limit).map_err(|fault| fault.during("read intents"))
+    }
+
+    /// All intents with their state now, oldest first, read page by page.
+    ///
+    /// # Errors
+    /// As [`Self::read_steps`]; nothing follows an error.
+    pub fn intents(&self) -> impl Iterator<Item = Result<StoredIntent, LedgerError>> {
+        let (mut page, mut after, mut is_over) = (Vec::new().into_iter(), IntentId(0), false);
+        std::iter::from_fn(move || {
+            if page.len() == 0 && !is_over {
+                match intents_after(&self.connection, after, PAGE_INTENTS) {
+                    Ok(next) => page = next.into_iter(),
+                    Err(fault) => {
+                        is_over = true;
+                        return Some(Err(fault.during("read intents")));
+                    }
+                }
+                is_over = page.len() < PAGE_INTENTS;
+                after = page.as_slice().last().map_or(after, |stored| stored.id);
+            }
+            page.next().map(Ok)
+        })
     }
 
     /// How an intent went on, oldest first.
@@ -176,7 +201,18 @@ pub(crate) fn read_intents(connection: &Connection, limit: usize) -> Result<Vec<
         "SELECT id, intent, (SELECT settlement FROM settlements WHERE intent = id ORDER BY ordinal DESC LIMIT 1)
          FROM intents ORDER BY id DESC LIMIT ?1",
     )?;
-    let mut rows = statement.query([limit.min(READ_LIMIT_INTENTS) as i64])?;
+    stored_intents(statement.query([limit.min(READ_LIMIT_INTENTS) as i64])?)
+}
+
+fn intents_after(connection: &Connection, after: IntentId, limit: usize) -> Result<Vec<StoredIntent>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, intent, (SELECT settlement FROM settlements WHERE intent = id ORDER BY ordinal DESC LIMIT 1)
+         FROM intents WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    stored_intents(statement.query((ledger_number("an intent id", after.0)?, limit as i64))?)
+}
+
+fn stored_intents(mut rows: Rows<'_>) -> Result<Vec<StoredIntent>, Fault> {
     let mut intents = Vec::new();
     while let Some(row) = rows.next()? {
         let id = IntentId(our_number(row.get(0)?)?);

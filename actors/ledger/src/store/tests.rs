@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{LOCK_FILE, READ_LIMIT_BYTES, Reader, SCHEMA_VERSION};
+use crate::{LOCK_FILE, READ_LIMIT_BYTES, READ_LIMIT_INTENTS, Reader, SCHEMA_VERSION};
 
 mod disk;
 
@@ -253,6 +253,22 @@ fn an_intent_goes_from_open_to_one_end() {
     assert_eq!(stored[0], StoredIntent { id: IntentId(2), intent: intent(360), settlement: Settlement::Open });
     assert_eq!(stored[1], StoredIntent { id: IntentId(1), intent: intent(360), settlement: confirmed });
     assert_eq!(stored.len(), 2);
+}
+
+/// More than one read gives: `explain`, `replay` and `export` once knew of the latest thousand alone.
+#[test]
+fn intents_of_all_time_are_read_in_their_order() {
+    let (directory, mut store) = new();
+    let first = store.record_intent(&intent(360)).unwrap();
+    let many = READ_LIMIT_INTENTS as u64 + 250;
+    let copies = "WITH RECURSIVE ids (id) AS (SELECT 2 UNION ALL SELECT id + 1 FROM ids WHERE id < ?1)
+                  INSERT INTO intents (id, intent) SELECT ids.id, intents.intent FROM ids, intents WHERE intents.id = 1";
+    store.connection.execute(copies, [many as i64]).unwrap();
+    store.settle_intent(first, &Settlement::Superseded).unwrap();
+    let reader = Reader::open(directory.path()).unwrap();
+    let all: Vec<StoredIntent> = reader.intents().collect::<Result<_, _>>().unwrap();
+    assert_eq!(all[0], StoredIntent { id: first, intent: intent(360), settlement: Settlement::Superseded });
+    assert!(all.iter().map(|stored| stored.id.0).eq(1..=many), "{} of {many}", all.len());
 }
 
 #[test]
