@@ -1,10 +1,11 @@
 //! The actor: draws contexts.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use actix::{Actor, Addr, Context, Handler, ResponseFuture};
+use futures::FutureExt;
 use openvalidators_messages::prompts::{self, Draw, SourceError};
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, Seed, Stop};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Seed, Stop, on_worker, panic_text};
 use prometheus::Registry;
 
 use crate::source::Source;
@@ -67,9 +68,9 @@ impl Handler<Envelope<Draw>> for PromptsActor {
         Box::pin(async move {
             // A source may read files, and an operator's disk may be slow: not on this thread.
             let draw = move || source.draw(&mut seed.rng("draw", &[forward.0]));
-            let drawn = tokio::task::spawn_blocking(draw).await;
+            let drawn = AssertUnwindSafe(on_worker(draw)).catch_unwind().await;
             drop(place);
-            drawn.unwrap_or_else(|error| Err(SourceError { source_name, reason: error.to_string() }))
+            drawn.unwrap_or_else(|panic| Err(SourceError { source_name, reason: panic_text(&*panic).to_owned() }))
         })
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use openvalidators_runtime::Clock;
+use openvalidators_runtime::{Clock, works_given};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -20,7 +20,8 @@ use tokio::sync::oneshot;
 pub(super) struct Simulated {
     state: Arc<Mutex<Sleepers>>,
     barrier_passed: Arc<AtomicBool>,
-    barriers: Arc<AtomicU64>,
+    /// Works given before the latest barrier.
+    behind: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -34,25 +35,23 @@ struct Sleepers {
 /// 2026-11-20, for wall-clock times.
 const UNIX_AT_ZERO: Duration = Duration::from_secs(1_795_000_000);
 
-/// Works done one after the other on a worker, without a wait of the clock between them, are at most so many.
-const BARRIERS: u64 = 12;
-
 impl Simulated {
     pub(super) fn new() -> Self {
-        let (state, barrier_passed, barriers) = Default::default();
-        let this = Self { state, barrier_passed, barriers };
+        let (state, barrier_passed, behind) = Default::default();
+        let this = Self { state, barrier_passed, behind };
         this.barrier_passed.store(true, Ordering::SeqCst);
         this
     }
 
     /// Called when the runtime's thread has nothing to do. Workers are one thread, so what was given to it before a barrier
-    /// is done when the barrier is; only after several of those in a row does time go on.
+    /// is done, and whoever awaits it is awake, when the barrier is. Time goes on when nothing was given since.
     pub(super) fn idle(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.barrier_passed.load(Ordering::SeqCst) {
             return;
         }
-        if self.barriers.fetch_add(1, Ordering::SeqCst) + 1 < BARRIERS {
+        let given = works_given();
+        if self.behind.swap(given, Ordering::SeqCst) != given {
             self.barrier_passed.store(false, Ordering::SeqCst);
             let (passed, of_wake) = (self.barrier_passed.clone(), runtime.clone());
             runtime.spawn_blocking(move || {
@@ -62,7 +61,6 @@ impl Simulated {
             });
             return;
         }
-        self.barriers.store(0, Ordering::SeqCst);
         self.go_on();
     }
 
