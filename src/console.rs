@@ -7,10 +7,10 @@ use std::{
 };
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
+use openvalidators_gating::interests::{Interest, Interests, OTHER_TOPICS};
 use openvalidators_messages::{
-    Hotkey, Metagraph, Scoring, StepOutcome, StepRecord, Uid,
+    Hotkey, Metagraph, Scoring, StepOutcome, Uid,
     ledger::StoredStep,
-    prompts::topic,
     weights::{ScoreRow, ScoreTable},
 };
 use serde::Serialize;
@@ -23,8 +23,12 @@ static GONE: AtomicBool = AtomicBool::new(false);
 /// How many of the best miners a progress line names.
 const TOP_MINERS: usize = 3;
 
+/// Topics in the table of who was asked about what, the most frequent first, and miners named for each.
+const TOPICS_SHOWN: usize = 12;
+const SOUGHT_OUT_SHOWN: usize = 3;
+
 /// What the columns of the summary say.
-const SUMMARY_LEGEND: &str = "asked most about: in this run, with the share of its steps; score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
+const SUMMARY_LEGEND: &str = "sought out for: in this run, and how many times as often as if all were asked alike; score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
                               incentive: share of the miners' emission";
 
 /// How to print.
@@ -74,9 +78,8 @@ pub struct Standing {
     pub asked: u64,
     /// Steps in which it answered.
     pub answered: u64,
-    /// The topic it was asked about most in this run, and the share of its steps that were about it; none before
-    /// [`FEWEST_STEPS_FOR_A_TOPIC`] steps of a source with topics.
-    pub asked_about: Option<AskedAbout>,
+    /// What it was sought out for in this run; none before it was asked a few times.
+    pub sought_for: Option<Preference>,
     /// Moving average of its rewards.
     pub score: f64,
     /// The weight we have on chain for it, 65535 being the largest; none when we have set none.
@@ -85,40 +88,39 @@ pub struct Standing {
     pub incentive: f64,
 }
 
-/// What a miner was asked about most.
+/// A topic that a miner was asked about.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct AskedAbout {
+pub struct Preference {
     /// As its source names it.
     pub topic: String,
-    /// Of all its steps in this run, in 0..=1.
-    pub share: f64,
+    /// Steps.
+    pub asked: u64,
+    /// These, by what they would be were all asked alike.
+    pub ratio: f64,
 }
 
-/// Who was asked about what since the start of the program.
-#[derive(Clone, Debug, Default)]
-pub struct Topics(BTreeMap<Hotkey, BTreeMap<String, u64>>);
+/// Whom a topic was asked most in a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TopicLine {
+    /// As its source names it.
+    pub topic: String,
+    /// Settled questions about it, whoever was asked.
+    pub questions: u64,
+    /// The first few.
+    pub sought_out: Vec<SoughtOut>,
+}
 
-/// Steps a miner must have been asked in before a topic of it is named.
-const FEWEST_STEPS_FOR_A_TOPIC: u64 = 5;
-
-// === impl Topics ===
-
-impl Topics {
-    /// Counts a step, if its source names a topic.
-    pub fn count(&mut self, record: &StepRecord) {
-        let Some(topic) = topic(&record.source) else { return };
-        for asked in &record.asked {
-            *self.0.entry(asked.hotkey).or_default().entry(topic.to_owned()).or_default() += 1;
-        }
-    }
-
-    fn most(&self, hotkey: &Hotkey) -> Option<AskedAbout> {
-        let topics = self.0.get(hotkey)?;
-        let all: u64 = topics.values().sum();
-        let (topic, most) =
-            topics.iter().max_by_key(|(_, count)| **count).filter(|_| all >= FEWEST_STEPS_FOR_A_TOPIC)?;
-        Some(AskedAbout { topic: topic.clone(), share: *most as f64 / all as f64 })
-    }
+/// One miner of a [`TopicLine`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SoughtOut {
+    /// Its place.
+    pub uid: Uid,
+    /// See [`Standing::kind`].
+    pub kind: Option<String>,
+    /// Steps about this topic.
+    pub asked: u64,
+    /// See [`Preference::ratio`].
+    pub ratio: f64,
 }
 
 // === progress ===
@@ -223,7 +225,13 @@ impl Spread {
 
 // === summary ===
 
-/// Everybody's standing, best weight first, from the chain's state and our scores.
+impl From<Interest> for Preference {
+    fn from(Interest { topic, asked, ratio, .. }: Interest) -> Self {
+        Self { topic, asked, ratio }
+    }
+}
+
+/// Everybody's standing, best weight first, from the chain's state and our scores. `available` are the miners that can be asked.
 #[must_use]
 pub fn standings(
     metagraph: &Metagraph,
@@ -231,7 +239,8 @@ pub fn standings(
     kinds: &BTreeMap<Hotkey, String>,
     scores: &ScoreTable,
     weights: &[(Uid, u16)],
-    topics: &Topics,
+    interests: &Interests,
+    available: usize,
 ) -> Vec<Standing> {
     let scores: BTreeMap<Hotkey, &ScoreRow> = scores.rows.iter().map(|row| (row.hotkey, row)).collect();
     let weights: BTreeMap<Uid, u16> = weights.iter().copied().collect();
@@ -247,7 +256,7 @@ pub fn standings(
                 kind: kinds.get(&neuron.hotkey).cloned(),
                 asked: row.map_or(0, |row| row.asked),
                 answered: row.map_or(0, |row| row.answered),
-                asked_about: topics.most(&neuron.hotkey),
+                sought_for: interests.sought_for(&neuron.hotkey, available).map(Preference::from),
                 score: row.map_or(0.0, |row| row.score),
                 weight: (!weights.is_empty()).then(|| weights.get(&neuron.uid).copied().unwrap_or_default()),
                 incentive: neuron.incentive,
@@ -259,20 +268,69 @@ pub fn standings(
     standings
 }
 
-/// Prints the table at the end of a run.
-pub fn print_summary(style: Style, standings: &[Standing]) {
+/// Who was asked about what, by topic.
+#[must_use]
+pub fn topic_lines(
+    metagraph: &Metagraph,
+    kinds: &BTreeMap<Hotkey, String>,
+    interests: &Interests,
+    available: usize,
+) -> Vec<TopicLine> {
+    let sought_out = |Interest { hotkey, asked, ratio, .. }: Interest| {
+        Some(SoughtOut { uid: metagraph.uid_of(&hotkey)?, kind: kinds.get(&hotkey).cloned(), asked, ratio })
+    };
+    let line = |(topic, questions): (&str, u64)| TopicLine {
+        topic: topic.to_owned(),
+        questions,
+        sought_out: interests
+            .sought_out(topic, SOUGHT_OUT_SHOWN, available)
+            .into_iter()
+            .filter_map(sought_out)
+            .collect(),
+    };
+    let lines = interests.topics().into_iter().map(line).filter(|line| !line.sought_out.is_empty());
+    lines.take(TOPICS_SHOWN).collect()
+}
+
+/// Prints the tables at the end of a run.
+pub fn print_summary(style: Style, standings: &[Standing], topics: &[TopicLine]) {
     match style {
-        Style::Text => print_text(&format!("{}\n{SUMMARY_LEGEND}", summary_table(standings))),
-        Style::Json => print_json(&serde_json::json!({ "event": "summary", "miners": standings })),
+        Style::Text => {
+            if topics.iter().any(|line| line.topic != OTHER_TOPICS) {
+                print_text(&topic_table(topics).to_string());
+            }
+            print_text(&format!("{}\n{SUMMARY_LEGEND}", summary_table(standings)));
+        }
+        Style::Json => {
+            print_json(&serde_json::json!({ "event": "summary", "miners": standings, "topics": topics }));
+        }
         Style::Quiet => {}
     }
+}
+
+fn topic_table(topics: &[TopicLine]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["about", "questions", "asked most, and how many times as often as if all were asked alike"]);
+    for TopicLine { topic, questions, sought_out } in topics {
+        let named = |SoughtOut { uid, kind, ratio, .. }: &SoughtOut| {
+            let kind = kind.as_ref().map_or_else(String::new, |kind| format!("  {kind}"));
+            format!("{ratio:>4.1} ×  uid {uid}{kind}")
+        };
+        let named: Vec<String> = sought_out.iter().map(named).collect();
+        table.add_row([topic.clone(), questions.to_string(), named.join("\n")]);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 fn summary_table(standings: &[Standing]) -> Table {
     let mut table = Table::new();
     // One line a miner.
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
-    table.set_header(["uid", "kind", "asked", "answered", "asked most about", "score", "weight", "incentive"]);
+    table.set_header(["uid", "kind", "asked", "answered", "sought out for", "score", "weight", "incentive"]);
     for standing in standings {
         table.add_row([
             standing.uid.to_string(),
@@ -280,9 +338,9 @@ fn summary_table(standings: &[Standing]) -> Table {
             standing.asked.to_string(),
             standing.answered.to_string(),
             standing
-                .asked_about
+                .sought_for
                 .as_ref()
-                .map_or_else(String::new, |about| format!("{} ({:.0} %)", about.topic, 100.0 * about.share)),
+                .map_or_else(String::new, |found| format!("{} ({:.1} ×)", found.topic, found.ratio)),
             format!("{:.4}", standing.score),
             standing.weight.map_or_else(|| "not set".to_owned(), |weight| weight.to_string()),
             format!("{:.4}", standing.incentive),
@@ -306,26 +364,18 @@ mod tests {
         assert_eq!(Spread::of(std::iter::empty()), None);
     }
 
-    /// Only what is often asked about is named, and only for who was asked often.
     #[test]
-    fn topics_are_counted_by_hotkey_and_the_most_frequent_is_told() {
-        let mut topics = Topics::default();
-        let mut step = |source: &str, uid: u16| {
-            let record = serde_json::json!({
-                "version": 1, "step": {"forward": 0, "index": 0}, "name": "augment", "block": 1, "started_at": 0.0,
-                "length_seconds": 0.0, "seed": 0, "code_version": "", "source": source, "prompt": "", "base_text": "",
-                "asked": [{"uid": uid, "hotkey": Hotkey([uid as u8; 32]), "propensity": 0.5}],
-                "completions": [], "scoring": {"unscored": {"reason": ""}}, "digests": {},
-            });
-            topics.count(&serde_json::from_value(record).unwrap());
-        };
-        (0..4).for_each(|_| step("embedded:earth-and-climate/7", 1));
-        (0..4).for_each(|_| step("embedded:earth-and-climate/7", 2));
-        step("embedded:history-and-archaeology/1", 1);
-        step("stdin", 2);
-        let told = AskedAbout { topic: "earth-and-climate".to_owned(), share: 0.8 };
-        assert_eq!(topics.most(&Hotkey([1; 32])), Some(told));
-        assert_eq!(topics.most(&Hotkey([2; 32])), None, "four steps are too few");
+    fn the_table_of_topics_names_who_is_sought_out() {
+        let sought_out = vec![
+            SoughtOut { uid: Uid(7), kind: Some("specialist: earth-and-climate".into()), asked: 9, ratio: 3.26 },
+            SoughtOut { uid: Uid(9), kind: None, asked: 3, ratio: 1.0 },
+        ];
+        let line = TopicLine { topic: "earth-and-climate".into(), questions: 40, sought_out };
+        let table = topic_table(&[line]).to_string();
+        for expected in ["about", "questions", "40", " 3.3 ×  uid 7  specialist: earth-and-climate", " 1.0 ×  uid 9"]
+        {
+            assert!(table.contains(expected), "{table}");
+        }
     }
 
     #[test]
@@ -335,14 +385,15 @@ mod tests {
             kind: Some("honest (good)".into()),
             asked: 4,
             answered: 4,
-            asked_about: Some(AskedAbout { topic: "earth-and-climate".into(), share: 0.5 }),
+            sought_for: Some(Preference { topic: "earth-and-climate".into(), asked: 3, ratio: 2.54 }),
             score: 0.25,
             weight: None,
             incentive: 0.0,
         };
         let table = summary_table(&[standing.clone(), standing]).to_string();
         assert_eq!(table.lines().count(), 3 + 2 + 1, "one line a miner: {table}");
-        for expected in ["uid", "kind", "incentive", "honest (good)", "earth-and-climate (50 %)", "0.2500", "not set"] {
+        for expected in ["uid", "kind", "incentive", "honest (good)", "earth-and-climate (2.5 ×)", "0.2500", "not set"]
+        {
             assert!(table.contains(expected), "{table}");
         }
     }

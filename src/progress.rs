@@ -3,13 +3,14 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt};
+use openvalidators_gating::interests::Interests;
 use openvalidators_messages::{Hotkey, Metagraph, Sequence, ledger::StoredStep, weights::ScoreTable};
 use openvalidators_reporting::{Follower, LedgerReader, Tail};
 use openvalidators_runtime::{BoxError, Pulse, SharedClock};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::console::{Style, Topics, print_note, print_step};
+use crate::console::{Style, print_note, print_step};
 
 /// The name of its cursor.
 const READER: &str = "console";
@@ -25,25 +26,25 @@ struct Printer {
     from: Sequence,
     metagraph: watch::Receiver<Arc<Metagraph>>,
     scores: watch::Receiver<Arc<ScoreTable>>,
-    topics: Arc<Mutex<Topics>>,
+    interests: Arc<Mutex<Interests>>,
 }
 
 /// Prints every step after `from` until the returned future is awaited, which prints the last ones first. Who was asked about
-/// what is counted in `topics`.
+/// what is counted in `interests`.
 pub fn follow(
     style: Style,
     from: Sequence,
     ledger: LedgerReader,
     metagraph: watch::Receiver<Arc<Metagraph>>,
     scores: watch::Receiver<Arc<ScoreTable>>,
-    topics: Arc<Mutex<Topics>>,
+    interests: Arc<Mutex<Interests>>,
     clock: SharedClock,
 ) -> BoxFuture<'static, ()> {
     let (stop, stopping) = watch::channel(false);
     let pulse = Pulse::new(&clock);
     let tail = Tail { reader: READER, ledger, clock, pulse, poll: POLL, batch_steps: BATCH_STEPS, drain: DRAIN };
     let printing = tokio::spawn(async move {
-        let mut printer = Printer { style, from, metagraph, scores, topics };
+        let mut printer = Printer { style, from, metagraph, scores, interests };
         tail.follow(&mut printer, stopping).await;
     });
     async move {
@@ -85,7 +86,7 @@ impl Follower for Printer {
 
     async fn take(&mut self, steps: &[StoredStep]) -> Result<(), BoxError> {
         for step in steps {
-            self.topics.lock().count(&step.record);
+            self.interests.lock().count(&step.record);
             print_step(self.style, step, &self.metagraph.borrow(), &self.scores.borrow());
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, process::ExitCode, sync::Arc, ti
 
 use anyhow::Context;
 use openvalidators_dendrite::axon::Axon;
+use openvalidators_gating::{Config as GatingConfig, interests::Interests, uniform};
 use openvalidators_hub::Hub;
 use openvalidators_inference::Engine;
 use openvalidators_keys::HotkeySigner;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 use crate::{
     axon,
     config::Config,
-    console::{Style, Topics, print_note, print_summary, standings},
+    console::{Style, print_note, print_summary, standings, topic_lines},
     engine, health,
     logging::Logging,
     models,
@@ -71,6 +72,8 @@ struct Running {
     /// The SDK version we say we are.
     declared_version: u32,
     ours: Hotkey,
+    /// Says who can be asked.
+    gating: GatingConfig,
     exporter: Option<JoinHandle<Infallible>>,
     health: Arc<Health>,
 }
@@ -132,6 +135,7 @@ async fn start(
         }
     };
     let (duty, declared_version) = (!config.weights.disable_set_weights, config.dendrite.declared_version);
+    let gating = config.gating.clone();
     source.settle(&*clock, Duration::from_secs_f64(config.prompts.first_text_patience_seconds)).await;
     let world = World {
         config,
@@ -164,7 +168,7 @@ async fn start(
         let serving = exporter.serve(registry, health.clone(), clock.clone());
         tokio::spawn(shutdown::until_asked("the server of metrics and health", shutdown, serving))
     });
-    Ok(Running { topology, network, calls, axon, declared_version, ours, exporter, health })
+    Ok(Running { topology, network, calls, axon, declared_version, ours, gating, exporter, health })
 }
 
 /// Resolves when a signal or a fault came; never for a step budget, which only a started validator spends.
@@ -189,16 +193,16 @@ async fn asked_or_alone(network: &Network, stop: &Shutdown) {
 
 impl Running {
     async fn until_the_end(self, style: Style, clock: &SharedClock, stop: &Shutdown, service: &Service) -> ExitCode {
-        let Self { topology, network, calls, axon, declared_version, ours, exporter, health } = self;
+        let Self { topology, network, calls, axon, declared_version, ours, gating, exporter, health } = self;
         let Topology { doors, metagraph, scores, lanes, next_forward, resumed_at, supervisions, .. } = topology;
-        let topics = Arc::new(Mutex::new(Topics::default()));
+        let interests = Arc::new(Mutex::new(Interests::default()));
         let console = progress::follow(
             style,
             resumed_at,
             doors.ledger_reader(),
             metagraph.clone(),
             scores.clone(),
-            topics.clone(),
+            interests.clone(),
             clock.clone(),
         );
         let status = status::show(style, ours, metagraph.clone(), scores.clone(), clock.clone());
@@ -235,9 +239,11 @@ impl Running {
         late.extend(shutdown::close(supervisions, console, exporter, clock).await);
         weights.abort();
         drop(status);
+        let (now, interests) = (metagraph.borrow().clone(), interests.lock().clone());
+        let available = uniform::available(&now, &ours, &gating).count();
         let standings =
-            standings(&metagraph.borrow(), &ours, &network.kinds, &scores.borrow(), &weights_on_chain, &topics.lock());
-        print_summary(style, &standings);
+            standings(&now, &ours, &network.kinds, &scores.borrow(), &weights_on_chain, &interests, available);
+        print_summary(style, &standings, &topic_lines(&now, &network.kinds, &interests, available));
         network.stop().await;
         if let Some(told) = told {
             told.abort();

@@ -17,6 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Exported and shown nowhere, each for a reason.
 const NOT_SHOWN: &[(&str, &str)] = &[
+    ("openvalidators_gating_asked_most_about_ratio", "each topic's first is shown; this is for a look at one uid"),
     ("openvalidators_uid_info", "joins uid and hotkey by hand"),
     ("process_", "what is not shown of the process is there for comparisons by hand"),
 ];

@@ -1,15 +1,17 @@
-//! Routing by the encoders of openvalidators 1.2.0: GPT-Neo by its last token, a sentence model by the mean of its windows.
+//! Routing by the encoders of openvalidators 1.2.0, GPT-Neo by its last token and a sentence model by the mean of its windows;
+//! and what is shown of it.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use openvalidators_ledger::Reader;
 use openvalidators_messages::{
-    Sequence,
+    Sequence, Uid,
     inference::{ModelName, Pooling},
+    prompts::topic,
 };
 use serde_json::Value;
 
-use crate::program::Program;
+use crate::program::{Program, get};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
@@ -67,4 +69,44 @@ fn prompts_are_read_by_both_encoders_of_1_2_0_from_folders() {
     assert_eq!(routing.sequence(), Sequence(5));
     let asked: u64 = routing.coverage().values().map(|coverage| coverage.asked).sum();
     assert!(asked > steps[0].record.asked.len() as u64, "who was asked in the first four steps, too");
+}
+
+/// The network of `configs/specialists.toml`, for eleven steps: two of them are of one of the ten fields. That specialists are
+/// sought out takes a few hundred (`docs/gating.md`); this is that it would be seen.
+#[test]
+fn whom_each_field_is_asked_is_in_the_summary_and_at_metrics() {
+    const MINERS: f64 = 16.0;
+    let state = tempfile::tempdir().unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/specialists.toml");
+    let settings = ["--config", config, "--steps", "12", "--set", "gating.warm_up_steps=8"];
+    let mut program = Program::start(state.path(), &settings);
+    let address = program.metrics_address();
+    (0..11).for_each(|_| drop(program.until("step")));
+    let (_, metrics) = get(&address, "/metrics");
+    let series = |family: &str| metrics.lines().filter(|line| line.starts_with(family)).count();
+    assert!((1..=10).contains(&series("openvalidators_gating_sought_out_ratio{topic=")), "{metrics}");
+    let learned = r#"openvalidators_gating_steps_total{routing="learned"} "#;
+    let learned = metrics.lines().find_map(|line| line.strip_prefix(learned)).unwrap();
+    assert!(learned.parse::<f64>().unwrap() >= 1.0, "{learned} steps by what was learned");
+
+    let (lines, status) = program.finish();
+    assert!(status.success());
+    let summary = lines.iter().find(|line| line["event"] == "summary").unwrap();
+    let mut asked: BTreeMap<String, BTreeMap<Uid, u64>> = BTreeMap::new();
+    for step in Reader::open(state.path()).unwrap().read_steps(Sequence(0), 99).unwrap() {
+        let of_topic = asked.entry(topic(&step.record.source).unwrap().to_owned()).or_default();
+        step.record.asked.iter().for_each(|asked| *of_topic.entry(asked.uid).or_default() += 1);
+    }
+    asked.retain(|_, uids| uids.values().sum::<u64>() >= 5);
+    let topics = summary["topics"].as_array().unwrap();
+    assert_eq!(topics.len(), asked.len(), "{summary}");
+    for line in topics {
+        let (uids, first) = (&asked[line["topic"].as_str().unwrap()], &line["sought_out"][0]);
+        let (questions, most) = (uids.values().sum::<u64>(), *uids.values().max().unwrap());
+        assert_eq!((line["questions"].as_u64(), first["asked"].as_u64()), (Some(questions), Some(most)), "{line}");
+        assert_eq!(uids[&Uid(first["uid"].as_u64().unwrap() as u16)], most, "{line}");
+        let ratio = most as f64 * MINERS / questions as f64;
+        assert!((first["ratio"].as_f64().unwrap() - ratio).abs() < 1e-9, "{line}");
+        assert!(["specialist: ", "fair", "poor"].iter().any(|kind| first["kind"].as_str().unwrap().starts_with(kind)));
+    }
 }

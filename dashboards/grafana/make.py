@@ -307,6 +307,10 @@ GATING = {
         lines("Waiting", "Blocks the most neglected available miner has waited.", "none", {"longest wait": "openvalidators_gating_longest_wait_blocks@"}),
         lines("Miners available", "At the latest routing.", "none", {"available": "openvalidators_gating_available@"}),
     ],
+    "Who is asked about what": [
+        bars("Sought out for each topic", "The uid asked most about it, and how many times as often as uniform routing would.", "none",
+             {"{{topic}}: uid {{uid}}": "openvalidators_gating_sought_out_ratio@"}, width=24, height=10, min=0),
+    ],
     "Trouble": [
         lines("Asked about", "Settled questions by topic of the text.", "reqps", rate("openvalidators_gating_asked_about_total", "topic"), stacked=True),
         lines("Exceptions", "Per minute.", "none",

@@ -25,6 +25,7 @@ mod actor;
 mod config;
 pub mod forecast;
 pub mod head;
+pub mod interests;
 pub mod learned;
 mod metrics;
 pub mod policy;

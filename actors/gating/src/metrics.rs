@@ -1,22 +1,18 @@
 //! What the gating actor exports.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
 };
 
-use openvalidators_messages::{Hotkey, StepRecord, Uid, gating::Routed, prompts::topic};
+use openvalidators_messages::{Hotkey, StepRecord, Uid, gating::Routed};
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
-use crate::state::{Folded, State};
-
-/// Topics that have a series of their own; further ones are counted together.
-const MOST_TOPICS: usize = 24;
-/// What these are called.
-const OTHER_TOPICS: &str = "other";
-/// Questions a miner must have been asked before it has a series: one alone is always all.
-const FEWEST_QUESTIONS: u64 = 5;
+use crate::{
+    interests::Interests,
+    state::{Folded, State},
+};
 
 /// Metrics of routing. They outlive the actor: make them once, outside its factory.
 #[derive(Clone)]
@@ -43,11 +39,12 @@ pub struct Metrics {
     unread_total: IntCounter,
     /// Miners asked, by what about.
     asked_about_total: IntCounterVec,
-    topics: Arc<Mutex<BTreeSet<String>>>,
-    /// What each uid is asked about most, and the share of that: one series a uid.
+    /// What each uid is sought out for, by uniform routing: one series a uid.
     asked_most_about_ratio: GaugeVec,
+    /// Who is sought out for each topic, by uniform routing: one series a topic.
+    sought_out_ratio: GaugeVec,
     per_uid: bool,
-    interests: Arc<Mutex<BTreeMap<Uid, Interest>>>,
+    interests: Arc<Mutex<Shown>>,
     /// The head's loss on the latest step it learned from.
     loss: Gauge,
     /// Steps the head refused to learn from.
@@ -62,13 +59,14 @@ pub struct Metrics {
     pub(crate) left_out_total: IntCounter,
 }
 
-/// What a uid was asked about, since its hotkey took it or the program began.
-#[derive(Debug)]
-struct Interest {
-    hotkey: Hotkey,
-    questions: BTreeMap<String, u64>,
-    /// The topic its series has at present.
-    shown: Option<String>,
+/// Who was asked about what since the program began, and what is shown of it.
+#[derive(Debug, Default)]
+struct Shown {
+    interests: Interests,
+    /// The hotkey that each uid had when it was last asked, and the topic its series has.
+    uids: BTreeMap<Uid, (Hotkey, Option<String>)>,
+    /// The uid that each topic's series has.
+    topics: BTreeMap<String, Uid>,
 }
 
 /// The subnet as one routing saw it.
@@ -109,15 +107,24 @@ impl Metrics {
             longest_wait_blocks: count("longest_wait_blocks", "Blocks the longest waiting available miner has waited")?,
             unread_total: counter("unread_total", "Prompts that got no embedding in time, and were routed uniformly")?,
             asked_about_total: by("asked_about_total", "Settled questions, by topic of the text", &["topic"])?,
-            topics: Arc::default(),
             asked_most_about_ratio: registered(
                 registry,
                 GaugeVec::new(
                     Opts::new(
                         name("asked_most_about_ratio"),
-                        "Share of the uid's settled questions that were about the topic it was asked about most",
+                        "How many times as often as uniform routing the uid is asked about the topic it is sought out for",
                     ),
                     &["uid", "topic"],
+                )?,
+            )?,
+            sought_out_ratio: registered(
+                registry,
+                GaugeVec::new(
+                    Opts::new(
+                        name("sought_out_ratio"),
+                        "How many times as often as uniform routing the topic goes to the uid that is asked most about it",
+                    ),
+                    &["topic", "uid"],
                 )?,
             )?,
             per_uid: true,
@@ -172,35 +179,49 @@ impl Metrics {
             Folded::Counted => {}
             Folded::Known => return,
         }
-        let topic = self.topic(&record.source);
+        let mut shown = self.interests.lock();
+        let topic = shown.interests.count(record).to_owned();
         self.asked_about_total.with_label_values(&[&topic]).inc_by(record.asked.len() as u64);
         if self.per_uid {
-            self.note_interests(record, &topic);
+            self.show_interests(&mut shown, record, &topic);
         }
     }
 
-    fn note_interests(&self, record: &StepRecord, topic: &str) {
-        let mut interests = self.interests.lock();
+    fn show_interests(&self, shown: &mut Shown, record: &StepRecord, topic: &str) {
+        let Shown { interests, uids, topics } = shown;
+        // Only a series that is not there cannot be removed: what `remove_label_values` says is of no use.
+        let remove = |family: &GaugeVec, labels: [&str; 2]| drop(family.remove_label_values(&labels));
+        let available = usize::try_from(self.available.get()).unwrap_or_default();
         for asked in &record.asked {
-            let series = |topic: &str, uid: Uid| [uid.to_string(), topic.to_owned()];
-            let fresh = Interest { hotkey: asked.hotkey, questions: BTreeMap::new(), shown: None };
-            let interest = interests.entry(asked.uid).or_insert(fresh);
-            let shown = interest.shown.take();
-            if interest.hotkey != asked.hotkey {
-                (interest.hotkey, interest.questions) = (asked.hotkey, BTreeMap::new());
+            let uid = asked.uid.to_string();
+            let told = match uids.entry(asked.uid) {
+                Entry::Occupied(entry) => {
+                    let (hotkey, told) = entry.into_mut();
+                    if *hotkey != asked.hotkey {
+                        interests.forget(&std::mem::replace(hotkey, asked.hotkey));
+                    }
+                    told
+                }
+                Entry::Vacant(entry) => &mut entry.insert((asked.hotkey, None)).1,
+            };
+            let interest = interests.sought_for(&asked.hotkey, available);
+            if let Some(told) = told.take().filter(|told| interest.as_ref().is_none_or(|now| now.topic != *told)) {
+                remove(&self.asked_most_about_ratio, [&uid, &told]);
             }
-            *interest.questions.entry(topic.to_owned()).or_default() += 1;
-            let all: u64 = interest.questions.values().sum();
-            let most = interest.questions.iter().max_by_key(|(_, count)| **count).filter(|_| all >= FEWEST_QUESTIONS);
-            if let Some(shown) = shown.filter(|shown| most.is_none_or(|(topic, _)| topic != shown)) {
-                // Only a series that is not there cannot be removed.
-                let _ = self.asked_most_about_ratio.remove_label_values(&series(&shown, asked.uid));
+            if let Some(interest) = interest {
+                self.asked_most_about_ratio.with_label_values(&[&uid, &interest.topic]).set(interest.ratio);
+                *told = Some(interest.topic);
             }
-            if let Some((topic, count)) = most {
-                let labels = series(topic, asked.uid);
-                self.asked_most_about_ratio.with_label_values(&labels).set(*count as f64 / all as f64);
-                interest.shown = Some(topic.clone());
-            }
+        }
+        let first = interests.sought_out(topic, 1, available).into_iter().next();
+        let held = |hotkey: &Hotkey| uids.iter().find(|(_, (of, _))| of == hotkey).map(|(uid, _)| *uid);
+        let now = first.and_then(|first| Some((held(&first.hotkey)?, first.ratio)));
+        if let Some(told) = topics.remove(topic).filter(|told| now.is_none_or(|(uid, _)| uid != *told)) {
+            remove(&self.sought_out_ratio, [topic, &told.to_string()]);
+        }
+        if let Some((uid, ratio)) = now {
+            self.sought_out_ratio.with_label_values(&[topic, &uid.to_string()]).set(ratio);
+            topics.insert(topic.to_owned(), uid);
         }
     }
 
@@ -209,15 +230,6 @@ impl Metrics {
         self.head_rows.set(i64::try_from(state.head().len()).unwrap_or(i64::MAX));
         self.memory_steps.set(i64::try_from(state.memory().len()).unwrap_or(i64::MAX));
         self.sequence.set(i64::try_from(state.sequence().0).unwrap_or(i64::MAX));
-    }
-
-    fn topic(&self, source: &str) -> String {
-        let Some(topic) = topic(source) else { return OTHER_TOPICS.to_owned() };
-        let mut topics = self.topics.lock();
-        if topics.len() < MOST_TOPICS && !topics.contains(topic) {
-            topics.insert(topic.to_owned());
-        }
-        if topics.contains(topic) { topic.to_owned() } else { OTHER_TOPICS.to_owned() }
     }
 }
 
@@ -231,16 +243,21 @@ mod tests {
     use super::*;
     use crate::samples::{EAST, step};
 
-    /// What `/metrics` says of what each uid is asked about.
-    fn shown(registry: &Registry) -> Vec<String> {
+    /// The series of a family, as `/metrics` tells them.
+    fn shown(registry: &Registry, family: &str) -> Vec<String> {
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        let lines = text.lines().filter(|line| line.starts_with("openvalidators_gating_asked_most_about_ratio{"));
-        lines.map(|line| line.trim_start_matches("openvalidators_gating_asked_most_about_ratio").to_owned()).collect()
+        let family = format!("openvalidators_gating_{family}");
+        text.lines().filter_map(|line| line.strip_prefix(&family)).map(str::to_owned).collect()
     }
 
-    fn ask(metrics: &Metrics, hotkey: u8, source: &str, times: u64) {
+    const OF_UIDS: &str = "asked_most_about_ratio";
+    const OF_TOPICS: &str = "sought_out_ratio";
+
+    /// Asks one of four.
+    fn ask(metrics: &Metrics, uid: u16, hotkey: u8, source: &str, times: u64) {
+        metrics.available.set(4);
         for number in 0..times {
-            let (record, _) = step(number, number, Some(&EAST), &[(3, 0.5)]);
+            let (record, _) = step(number, number, Some(&EAST), &[(uid, 0.5)]);
             let mut record = StepRecord { source: source.into(), ..StepRecord::clone(&record) };
             record.asked[0].hotkey = Hotkey([hotkey; 32]);
             metrics.note_fold(&record, Folded::Counted);
@@ -248,22 +265,41 @@ mod tests {
     }
 
     #[test]
-    fn each_uid_shows_what_it_is_asked_about_most_in_one_series() {
+    fn each_uid_shows_what_it_is_sought_out_for_in_one_series() {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
-        ask(&metrics, 1, "embedded:physics/1", 4);
-        assert!(shown(&registry).is_empty(), "too few to say");
-        ask(&metrics, 1, "embedded:history/1", 1);
-        assert_eq!(shown(&registry), [r#"{topic="physics",uid="3"} 0.8"#]);
-        ask(&metrics, 1, "embedded:history/1", 5);
-        assert_eq!(shown(&registry), [r#"{topic="history",uid="3"} 0.6"#]);
-        ask(&metrics, 2, "embedded:history/1", 1);
-        assert!(shown(&registry).is_empty(), "another hotkey has the uid");
-        ask(&metrics, 2, "a url", 4);
-        assert_eq!(shown(&registry), [r#"{topic="other",uid="3"} 0.8"#]);
+        ask(&metrics, 3, 1, "embedded:physics/1", 4);
+        assert!(shown(&registry, OF_UIDS).is_empty(), "too few to say");
+        ask(&metrics, 5, 5, "embedded:physics/1", 4);
+        ask(&metrics, 3, 1, "embedded:history/1", 1);
+        assert_eq!(
+            shown(&registry, OF_UIDS),
+            [r#"{topic="history",uid="3"} 4"#],
+            "of 8 about physics 4, where 2 are its part"
+        );
+        ask(&metrics, 3, 1, "embedded:physics/1", 16);
+        assert_eq!(shown(&registry, OF_UIDS), [r#"{topic="physics",uid="3"} 3.3333333333333335"#]);
+        ask(&metrics, 3, 2, "embedded:history/1", 1);
+        assert!(shown(&registry, OF_UIDS).is_empty(), "another hotkey has the uid");
+        ask(&metrics, 3, 2, "a url", 4);
+        assert_eq!(shown(&registry, OF_UIDS), [r#"{topic="other",uid="3"} 4"#]);
 
         let registry = Registry::new();
-        ask(&Metrics::new(&registry).unwrap().per_uid(false), 1, "embedded:physics/1", 9);
-        assert!(shown(&registry).is_empty());
+        ask(&Metrics::new(&registry).unwrap().per_uid(false), 3, 1, "embedded:physics/1", 9);
+        assert!(shown(&registry, OF_UIDS).is_empty() && shown(&registry, OF_TOPICS).is_empty());
+    }
+
+    #[test]
+    fn each_topic_shows_who_is_asked_most_about_it_in_one_series() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        ask(&metrics, 3, 1, "embedded:physics/1", 4);
+        assert!(shown(&registry, OF_TOPICS).is_empty(), "too few to say");
+        ask(&metrics, 3, 1, "embedded:physics/1", 2);
+        ask(&metrics, 5, 5, "embedded:physics/1", 2);
+        assert_eq!(shown(&registry, OF_TOPICS), [r#"{topic="physics",uid="3"} 3"#]);
+        ask(&metrics, 5, 5, "embedded:physics/1", 8);
+        ask(&metrics, 5, 5, "embedded:history/1", 8);
+        assert_eq!(shown(&registry, OF_TOPICS), [r#"{topic="history",uid="5"} 4"#, r#"{topic="physics",uid="5"} 2.5"#]);
     }
 }

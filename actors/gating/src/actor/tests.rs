@@ -200,6 +200,16 @@ fn stored_step(number: u64, rewards: &[(u16, f32)]) -> Vec<StoredStep> {
 }
 
 #[actix::test]
+async fn who_waits_and_how_many_are_asked_in_time_is_told() {
+    let config = Config { longest_wait_blocks: 4, ..Found::default().config };
+    let stage = started(&subnet(8), Found { steps: stored(5), config, ..Found::default() }).await;
+    // At block 7: uids 0 to 5 were asked at block 5, of whom 3 is ourselves; 6 and 7 have waited since the first step, at block 1.
+    stage.route(ask(1, 0, 2, &[])).await.unwrap();
+    let told = ["available", "longest_wait_blocks", "coverage", "evenness"].map(|name| stage.metric(name));
+    assert_eq!(told, [7.0, 6.0, 5.0 / 7.0, 1.0]);
+}
+
+#[actix::test]
 async fn a_gap_is_filled_from_the_ledger_and_a_step_counts_once() {
     let mut steps = stored(8);
     steps[5].outcome = None;
