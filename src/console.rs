@@ -7,7 +7,7 @@ use std::{
 };
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
-use openvalidators_gating::interests::{Interest, Interests, OTHER_TOPICS};
+use openvalidators_gating::interests::{Interest, Interests, NAMED, OTHER_TOPICS};
 use openvalidators_messages::{
     Hotkey, Metagraph, Scoring, StepOutcome, Uid,
     ledger::StoredStep,
@@ -23,9 +23,8 @@ static GONE: AtomicBool = AtomicBool::new(false);
 /// How many of the best miners a progress line names.
 const TOP_MINERS: usize = 3;
 
-/// Topics in the table of who was asked about what, the most frequent first, and miners named for each.
+/// Topics in the table of who was asked about what, the most frequent first.
 const TOPICS_SHOWN: usize = 12;
-const SOUGHT_OUT_SHOWN: usize = 3;
 
 /// What the columns of the summary say.
 const SUMMARY_LEGEND: &str = "sought out for: in this run, and how many times as often as if all were asked alike; score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
@@ -282,11 +281,7 @@ pub fn topic_lines(
     let line = |(topic, questions): (&str, u64)| TopicLine {
         topic: topic.to_owned(),
         questions,
-        sought_out: interests
-            .sought_out(topic, SOUGHT_OUT_SHOWN, available)
-            .into_iter()
-            .filter_map(sought_out)
-            .collect(),
+        sought_out: interests.sought_out(topic, NAMED, available).into_iter().filter_map(sought_out).collect(),
     };
     let lines = interests.topics().into_iter().map(line).filter(|line| !line.sought_out.is_empty());
     lines.take(TOPICS_SHOWN).collect()

@@ -84,7 +84,7 @@ fn whom_each_field_is_asked_is_in_the_summary_and_at_metrics() {
     (0..11).for_each(|_| drop(program.until("step")));
     let (_, metrics) = get(&address, "/metrics");
     let series = |family: &str| metrics.lines().filter(|line| line.starts_with(family)).count();
-    assert!((1..=10).contains(&series("openvalidators_gating_sought_out_ratio{topic=")), "{metrics}");
+    assert!((1..=30).contains(&series("openvalidators_gating_sought_out_ratio{topic=")), "{metrics}");
     let learned = r#"openvalidators_gating_steps_total{routing="learned"} "#;
     let learned = metrics.lines().find_map(|line| line.strip_prefix(learned)).unwrap();
     assert!(learned.parse::<f64>().unwrap() >= 1.0, "{learned} steps by what was learned");

@@ -308,8 +308,8 @@ GATING = {
         lines("Miners available", "At the latest routing.", "none", {"available": "openvalidators_gating_available@"}),
     ],
     "Who is asked about what": [
-        bars("Sought out for each topic", "The uid asked most about it, and how many times as often as uniform routing would.", "none",
-             {"{{topic}}: uid {{uid}}": "openvalidators_gating_sought_out_ratio@"}, width=24, height=10, min=0),
+        bars("Sought out for each topic", "The three uids asked most about it, and how many times as often as uniform routing would.", "none",
+             {"{{topic}}: uid {{uid}}": "openvalidators_gating_sought_out_ratio@"}, width=24, height=14, min=0),
     ],
     "Trouble": [
         lines("Asked about", "Settled questions by topic of the text.", "reqps", rate("openvalidators_gating_asked_about_total", "topic"), stacked=True),

@@ -14,6 +14,9 @@ pub const OTHER_TOPICS: &str = "other";
 /// Questions a miner, or a topic, must have had before anything is said of it: one alone is always all.
 pub const FEWEST_QUESTIONS: u64 = 5;
 
+/// Miners named for each topic, in metrics and in the summary of a run.
+pub const NAMED: usize = 3;
+
 /// Settled questions by hotkey and topic, since this was made.
 #[derive(Clone, Debug, Default)]
 pub struct Interests {

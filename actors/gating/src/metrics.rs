@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 use crate::{
-    interests::Interests,
+    interests::{Interests, NAMED},
     state::{Folded, State},
 };
 
@@ -41,7 +41,7 @@ pub struct Metrics {
     asked_about_total: IntCounterVec,
     /// What each uid is sought out for, by uniform routing: one series a uid.
     asked_most_about_ratio: GaugeVec,
-    /// Who is sought out for each topic, by uniform routing: one series a topic.
+    /// Who is sought out for each topic, by uniform routing: [`NAMED`] series a topic.
     sought_out_ratio: GaugeVec,
     per_uid: bool,
     interests: Arc<Mutex<Shown>>,
@@ -65,8 +65,8 @@ struct Shown {
     interests: Interests,
     /// The hotkey that each uid had when it was last asked, and the topic its series has.
     uids: BTreeMap<Uid, (Hotkey, Option<String>)>,
-    /// The uid that each topic's series has.
-    topics: BTreeMap<String, Uid>,
+    /// The uids that each topic's series have.
+    topics: BTreeMap<String, Vec<Uid>>,
 }
 
 /// The subnet as one routing saw it.
@@ -122,7 +122,7 @@ impl Metrics {
                 GaugeVec::new(
                     Opts::new(
                         name("sought_out_ratio"),
-                        "How many times as often as uniform routing the topic goes to the uid that is asked most about it",
+                        "How many times as often as uniform routing the topic goes to the three uids that are asked most about it",
                     ),
                     &["topic", "uid"],
                 )?,
@@ -213,16 +213,17 @@ impl Metrics {
                 *told = Some(interest.topic);
             }
         }
-        let first = interests.sought_out(topic, 1, available).into_iter().next();
         let held = |hotkey: &Hotkey| uids.iter().find(|(_, (of, _))| of == hotkey).map(|(uid, _)| *uid);
-        let now = first.and_then(|first| Some((held(&first.hotkey)?, first.ratio)));
-        if let Some(told) = topics.remove(topic).filter(|told| now.is_none_or(|(uid, _)| uid != *told)) {
+        let sought_out = interests.sought_out(topic, NAMED, available).into_iter();
+        let now: BTreeMap<Uid, f64> =
+            sought_out.filter_map(|found| Some((held(&found.hotkey)?, found.ratio))).collect();
+        for told in topics.remove(topic).unwrap_or_default().iter().filter(|told| !now.contains_key(told)) {
             remove(&self.sought_out_ratio, [topic, &told.to_string()]);
         }
-        if let Some((uid, ratio)) = now {
-            self.sought_out_ratio.with_label_values(&[topic, &uid.to_string()]).set(ratio);
-            topics.insert(topic.to_owned(), uid);
+        for (uid, ratio) in &now {
+            self.sought_out_ratio.with_label_values(&[topic, &uid.to_string()]).set(*ratio);
         }
+        topics.insert(topic.to_owned(), now.into_keys().collect());
     }
 
     /// Shows what the state has come to.
@@ -290,16 +291,21 @@ mod tests {
     }
 
     #[test]
-    fn each_topic_shows_who_is_asked_most_about_it_in_one_series() {
+    fn each_topic_shows_the_three_that_are_asked_most_about_it() {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         ask(&metrics, 3, 1, "embedded:physics/1", 4);
         assert!(shown(&registry, OF_TOPICS).is_empty(), "too few to say");
         ask(&metrics, 3, 1, "embedded:physics/1", 2);
         ask(&metrics, 5, 5, "embedded:physics/1", 2);
-        assert_eq!(shown(&registry, OF_TOPICS), [r#"{topic="physics",uid="3"} 3"#]);
-        ask(&metrics, 5, 5, "embedded:physics/1", 8);
-        ask(&metrics, 5, 5, "embedded:history/1", 8);
-        assert_eq!(shown(&registry, OF_TOPICS), [r#"{topic="history",uid="5"} 4"#, r#"{topic="physics",uid="5"} 2.5"#]);
+        let of = |uid: u16, ratio: f64| format!(r#"{{topic="physics",uid="{uid}"}} {ratio}"#);
+        assert_eq!(shown(&registry, OF_TOPICS), [of(3, 3.0), of(5, 1.0)]);
+        [6, 7].into_iter().for_each(|uid| ask(&metrics, uid, uid as u8, "embedded:physics/1", 4));
+        assert_eq!(shown(&registry, OF_TOPICS), [of(3, 1.5), of(6, 1.0), of(7, 1.0)], "of 16, and 5 had fewest");
+        ask(&metrics, 6, 66, "embedded:history/1", 8);
+        ask(&metrics, 3, 1, "embedded:physics/1", 8);
+        let history = r#"{topic="history",uid="6"} 4"#.to_owned();
+        let expected = [history, of(3, 14.0 / 6.0), of(5, 2.0 / 6.0), of(7, 4.0 / 6.0)];
+        assert_eq!(shown(&registry, OF_TOPICS), expected, "another hotkey has uid 6");
     }
 }
