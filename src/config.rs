@@ -17,7 +17,9 @@ use openvalidators_ledger::LedgerConfig;
 use openvalidators_messages::inference::{ModelName, Pooling};
 use openvalidators_prompts as prompts;
 use openvalidators_reporting::ReportingConfig;
-use openvalidators_rewards::{self as rewards, dahoas, dpo, prompt, reciprocate, rlhf};
+use openvalidators_rewards::{
+    self as rewards, dahoas, diversity, dpo, firewall, nsfw, prompt, reciprocate, relevance, rlhf,
+};
 use openvalidators_subtensor::{ChainConfig, local::LocalChainConfig};
 use openvalidators_weights::WeightsConfig;
 use profiles::Profile;
@@ -206,15 +208,18 @@ impl Config {
             .filter(|(name, ..)| rewards.computes(name))
             .map(|(_, key, model, kind)| (key, model, kind))
             .collect();
-        if rewards.relevance.enabled {
+        if rewards.filters_by(relevance::NAME, rewards.relevance.enabled) {
             let stages = rewards.relevance.stages.iter();
             used.extend(stages.map(|stage| ("rewards.relevance.stages", &stage.model, Kind::Encoder)));
         }
-        if rewards.diversity.enabled {
+        if rewards.filters_by(diversity::NAME, rewards.diversity.enabled) {
             used.push(("rewards.diversity.model", &rewards.diversity.model, Kind::Encoder));
         }
-        if rewards.nsfw.enabled {
+        if rewards.filters_by(nsfw::NAME, rewards.nsfw.enabled) {
             used.push(("rewards.nsfw.model", &rewards.nsfw.model, Kind::Classifier));
+        }
+        if rewards.filters_by(firewall::NAME, rewards.firewall.enabled) {
+            used.push(("rewards.firewall.model", &rewards.firewall.model, Kind::CausalLm));
         }
         used
     }

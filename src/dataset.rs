@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Dataset, DatasetAction};
 
-pub use ledger::{LedgerSteps, row_of};
+pub use ledger::{LedgerSteps, row_of, shadows};
 pub use output::Output;
 pub use selected::Selected;
 

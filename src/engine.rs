@@ -5,7 +5,9 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Context;
 use openvalidators_inference::{Demand, Engine, Kind, LocalEngine, Metrics, ModelSource, RemoteMetrics, RoutedEngine};
 use openvalidators_messages::inference::{ModelName, Overflow, Pooling};
-use openvalidators_rewards::{Measure, RewardModelConfig, dahoas, dpo, prompt, reciprocate, rlhf};
+use openvalidators_rewards::{
+    Measure, RewardModelConfig, dahoas, diversity, dpo, firewall, nsfw, prompt, reciprocate, relevance, rlhf,
+};
 use openvalidators_runtime::SharedClock;
 use prometheus::Registry;
 
@@ -76,7 +78,7 @@ pub fn demands(config: &Config) -> Vec<(ModelName, Demand)> {
     ];
     let mut demands: Vec<_> =
         functions.into_iter().filter(|(name, _)| rewards.computes(name)).map(|(_, demand)| demand).collect();
-    if rewards.relevance.enabled {
+    if rewards.filters_by(relevance::NAME, rewards.relevance.enabled) {
         let pooling = |measure: Measure| match measure {
             Measure::Cosine => Pooling::MeanNormalised,
             Measure::NegativeRmse => Pooling::MeanOfWindows,
@@ -84,13 +86,16 @@ pub fn demands(config: &Config) -> Vec<(ModelName, Demand)> {
         let stages = rewards.relevance.stages.iter();
         demands.extend(stages.map(|stage| (stage.model.clone(), Demand::Embed(pooling(stage.measure)))));
     }
-    if rewards.diversity.enabled {
+    if rewards.filters_by(diversity::NAME, rewards.diversity.enabled) {
         demands.push((rewards.diversity.model.clone(), Demand::Embed(Pooling::MeanNormalised)));
     }
-    if rewards.nsfw.enabled {
+    if rewards.filters_by(nsfw::NAME, rewards.nsfw.enabled) {
         let bare = rewards.compat.nsfw_bare_windows;
         let overflow = if bare { Overflow::BareWindows } else { Overflow::Windows };
         demands.push((rewards.nsfw.model.clone(), Demand::Classify { overflow, pairs: false }));
+    }
+    if rewards.filters_by(firewall::NAME, rewards.firewall.enabled) {
+        demands.push((rewards.firewall.model.clone(), Demand::Generate));
     }
     demands
 }
@@ -108,6 +113,7 @@ mod tests {
         config.rewards.shadows =
             [dpo::NAME, rlhf::NAME, reciprocate::NAME, dahoas::NAME, prompt::NAME].map(str::to_owned).into();
         config.rewards.nsfw.enabled = true;
+        config.rewards.firewall.enabled = true;
         config
     }
 

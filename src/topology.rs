@@ -41,6 +41,9 @@ const SPEC_VERSION: u32 = 10;
 /// ago. Inference sets its own.
 const COMMON_PLACES: usize = 64;
 
+/// Most bytes of a completion that miners are shown who judge it.
+const JUDGED_TEXT_LIMIT_BYTES: usize = 8_192;
+
 /// What the actors are made of.
 pub struct World {
     /// The operator's settings, checked.
@@ -235,10 +238,14 @@ impl Topology {
             let metrics = rewards::Metrics::new(registry)?;
             let (config, clock, ledger, inference) =
                 (config.rewards.clone(), clock.clone(), doors.ledger_of_rewards(), doors.inference_of_rewards());
+            let network = rewards::Network::new(doors.dendrite.query.clone(), metagraph.clone(), seed, quoted);
             let factory = move || {
                 let (config, ledger, inference) = (config.clone(), ledger.clone(), inference.clone());
-                let (clock, metrics) = (clock.clone(), metrics.clone());
-                async move { Ok(rewards::RewardsActor::recover(&config, ledger, inference, clock, metrics).await?) }
+                let (clock, metrics, network) = (clock.clone(), metrics.clone(), network.clone());
+                async move {
+                    let actor = rewards::RewardsActor::recover(&config, ledger, inference, clock, metrics).await?;
+                    Ok(actor.asking(network))
+                }
             };
             let attach = doors.rewards.clone();
             supervisor.run(&threads.folds, &doors.rewards.inbox, factory, move |actor| attach.attach(actor))
@@ -373,6 +380,12 @@ impl Topology {
             _threads: threads,
         })
     }
+}
+
+/// A completion as miners see it who judge it: marked line by line, like everything of a miner that another one reads.
+#[must_use]
+pub(crate) fn quoted(text: &str) -> String {
+    prompts::quote::fence(&prompts::quote::clean(text, JUDGED_TEXT_LIMIT_BYTES))
 }
 
 /// Waits for an owner of state; when it cannot be made, says why instead of that its door is closed.

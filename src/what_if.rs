@@ -14,12 +14,14 @@ use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use openvalidators_ledger::{READ_LIMIT_STEPS, Reader};
 use openvalidators_messages::{
-    Hotkey, QueryOutcome, Scoring, Sequence, StepOutcome, StepRecord, Uid, ledger::StoredStep,
+    Column, Hotkey, QueryOutcome, Scoring, Sequence, StepOutcome, StepRecord, Uid, ledger::StoredStep,
 };
 use openvalidators_rewards::{
     fold::{Rules, State},
     normaliser::Normalisation,
+    registry,
 };
+use openvalidators_tables::figures::shadows::{Candidate, Shadows};
 use openvalidators_weights::scores::{FoldRules, Scores};
 use serde::Serialize;
 
@@ -27,6 +29,7 @@ use crate::{
     cli::WhatIf,
     config::Config,
     console::{print_json, print_text},
+    dataset::shadows,
 };
 
 /// What a change does to recorded steps before they are folded.
@@ -38,6 +41,8 @@ pub struct Change {
     pub timeout: Option<f64>,
     /// Another normalisation of raw scores.
     pub normalisation: Normalisation,
+    /// Filters that ran as shadows and count now.
+    pub promoted: Vec<&'static str>,
 }
 
 /// One play of the steps.
@@ -65,6 +70,8 @@ pub struct Comparison {
     other_best: u64,
     /// Why a step that had scores has none after the change.
     lost: Option<String>,
+    /// Candidates that ran as shadows.
+    shadows: Shadows,
 }
 
 /// A miner before and after.
@@ -97,8 +104,12 @@ pub struct Standing {
 /// When the ledger cannot be read, or a filter is named that no step has.
 pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<ExitCode> {
     let reader = Reader::open(&command.from)?;
-    let change =
-        Change { without: command.without.clone(), timeout: command.timeout, normalisation: command.normalisation() };
+    let change = Change {
+        without: command.without.clone(),
+        timeout: command.timeout,
+        normalisation: command.normalisation(),
+        promoted: promoted(before, after),
+    };
     let progress = ProgressBar::new(reader.latest()?.0);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len} steps, {eta} left") {
         progress.set_style(style);
@@ -121,9 +132,14 @@ pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<
         print_json(&serde_json::json!({
             "event": "what_if", "steps": comparison.steps, "other_best": comparison.other_best,
             "unscored": [comparison.before.unscored, comparison.after.unscored], "miners": shown,
+            "shadows": comparison.shadows.candidates(),
         }));
     } else {
         print_text(&format!("{}\n{}", table(shown), comparison.summary()));
+        let candidates = comparison.shadows.candidates();
+        if !candidates.is_empty() {
+            print_text(&candidates_table(&candidates).to_string());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -155,6 +171,29 @@ fn table(rows: &[Row]) -> Table {
     table
 }
 
+fn candidates_table(candidates: &[Candidate]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
+    table.set_header(["shadow", "rank correlation", "would block", "seconds a step", "steps", "failed"]);
+    let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
+    for Candidate { name, rank_correlation, would_block, seconds, steps, failed } in candidates {
+        let blocked = would_block.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
+        let counts = [steps.to_string(), failed.to_string()];
+        let [steps, failed] = counts;
+        table.add_row([name.clone(), number(*rank_correlation), blocked, number(*seconds), steps, failed]);
+    }
+    table.column_iter_mut().skip(1).for_each(|column| {
+        column.set_cell_alignment(CellAlignment::Right);
+    });
+    table
+}
+
+/// Filters that the change turns on.
+fn promoted(before: &Config, after: &Config) -> Vec<&'static str> {
+    let was = registry::enabled_filters(&before.rewards);
+    registry::enabled_filters(&after.rewards).into_iter().filter(|name| !was.contains(name)).collect()
+}
+
 // === impl Comparison ===
 
 impl Comparison {
@@ -173,6 +212,7 @@ impl Comparison {
             steps: 0,
             other_best: 0,
             lost: None,
+            shadows: Shadows::default(),
         }
     }
 
@@ -185,7 +225,9 @@ impl Comparison {
             self.filters.extend(raw.filters.iter().map(|column| column.name.clone()));
         }
         let before = self.before.play(step.sequence, record);
-        let after = self.after.play(step.sequence, &self.change.of(record));
+        let changed = self.change.of(record);
+        let after = self.after.play(step.sequence, &changed);
+        self.shadows.add(&shadows(&changed.scoring, after.scored()));
         match (&before, &after) {
             (StepOutcome::Scored(before), StepOutcome::Scored(after)) => {
                 self.other_best += u64::from(before.best != after.best);
@@ -272,6 +314,11 @@ impl Change {
             record.completions[place].text.clear();
         }
         let Scoring::Scored(raw) = &mut record.scoring else { return record };
+        let said = raw.shadows.iter().filter(|shadow| !shadow.factors.is_empty());
+        for shadow in said.filter(|shadow| self.promoted.contains(&&*shadow.name)) {
+            raw.filters.retain(|column| column.name != shadow.name);
+            raw.filters.push(Column { name: shadow.name.clone(), values: shadow.factors.clone() });
+        }
         for column in raw.filters.iter_mut().filter(|column| self.without.contains(&column.name)) {
             column.values.iter_mut().for_each(|value| *value = Some(1.0));
         }

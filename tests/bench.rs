@@ -1,6 +1,8 @@
 //! `bench scoring` from outside: what an operator runs to see whether a machine keeps up, and what tells that a device
 //! computes a batch as it computes single rows.
 
+use std::{collections::BTreeMap, path::Path};
+
 use serde_json::Value;
 
 use crate::program::{output, stderr};
@@ -71,6 +73,76 @@ fn who_does_not_do_the_work_gets_less_than_who_does() {
         "good miners rank above poor ones: {report}"
     );
     assert_eq!(play(), report, "by what the first run kept");
+}
+
+/// What the gate plays: every strategy in a small subnet, from a seed of its own.
+const GATE: [&str; 11] = [
+    "bench",
+    "adversary",
+    "--conversations=2",
+    "--steps=40",
+    "--uids=48",
+    "--asked=16",
+    "--shares=0.15,0.3",
+    "--seed=7",
+    "--json",
+    "--cache",
+    "CACHE",
+];
+
+/// How much more than in the table a strategy may capture.
+const CAPTURE_MARGIN: f64 = 0.1;
+/// How much the rank correlation of honest miners may fall, and how many more of their texts may be zeroed.
+const RANK_MARGIN: f64 = 0.1;
+const ZEROED_MARGIN: f64 = 0.03;
+
+/// A change of rewards, weights or models must not make any attack pay more than it did when the table was written. A better
+/// table is written by
+/// `OPENVALIDATORS_WRITE_GATE=1 cargo test -p openvalidators --test main bench::no_attack_pays_more`, and committed.
+#[test]
+fn no_attack_pays_more_than_in_the_committed_table() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/adversary");
+    let (table, kept) = (folder.join("gate.json"), folder.join("said.json"));
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = scratch.path().join("said.json");
+    // What the judge said of these texts, by digest of model and text: what it never saw it is asked.
+    if kept.exists() {
+        std::fs::copy(&kept, &cache).unwrap();
+    }
+    let arguments = GATE.map(|argument| if argument == "CACHE" { cache.to_str().unwrap() } else { argument });
+    let run = output(&arguments);
+    assert!(run.status.success(), "{}", stderr(&run));
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let found = gate(&report);
+    if std::env::var_os("OPENVALIDATORS_WRITE_GATE").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&table, serde_json::to_string_pretty(&found).unwrap() + "\n").unwrap();
+        std::fs::copy(&cache, &kept).unwrap();
+        return;
+    }
+    let told: BTreeMap<String, f64> = serde_json::from_slice(&std::fs::read(&table).unwrap()).unwrap();
+    assert!(found.keys().eq(told.keys()), "other strategies than in {}: write it anew", table.display());
+    let worse = found.iter().filter(|(name, found)| match name.as_str() {
+        "honest rank correlation" => **found < told[*name] - RANK_MARGIN,
+        "honest zeroed" => **found > told[*name] + ZEROED_MARGIN,
+        _ => **found > told[*name] + CAPTURE_MARGIN,
+    });
+    let worse: Vec<String> = worse.map(|(name, found)| format!("{name}: {found:.3}, was {:.3}", told[name])).collect();
+    assert!(worse.is_empty(), "{}", worse.join("\n"));
+}
+
+/// The numbers that are compared, by what they are.
+fn gate(report: &Value) -> BTreeMap<String, f64> {
+    let games = report["games"].as_array().unwrap();
+    let capture = |game: &Value| {
+        let name = format!("{} at {}", game["strategy"].as_str().unwrap(), game["share"]);
+        (name, game["ours"]["capture"].as_f64().unwrap())
+    };
+    let mut found: BTreeMap<String, f64> = games.iter().map(capture).collect();
+    let nobody = &report["nobody"]["ours"];
+    found.insert("honest rank correlation".to_owned(), nobody["rank_correlation"].as_f64().unwrap());
+    found.insert("honest zeroed".to_owned(), nobody["honest_zeroed"].as_f64().unwrap());
+    found
 }
 
 #[test]

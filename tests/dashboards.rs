@@ -27,6 +27,8 @@ const NOT_SHOWN: &[(&str, &str)] = &[
 const MAY_BE_EMPTY: &[(&str, &str)] = &[
     ("openvalidators_inference_remote_", "no model is computed elsewhere"),
     ("openvalidators_wandb_", "wandb is off"),
+    ("openvalidators_rewards_shadow_", "no candidate runs"),
+    ("openvalidators_rewards_judge_", "no miner judges"),
     ("ALERTS", "nothing fires"),
     ("openvalidators_actor_restarts_total", "no actor failed"),
     ("openvalidators_weights_waiting", "a filter for what is 1"),

@@ -24,6 +24,7 @@ mod flags;
 mod fuzz;
 mod hub;
 mod journey;
+mod judges;
 mod kills;
 mod ledger;
 mod live;

@@ -214,7 +214,13 @@ fn settled(
         digests: BTreeMap::new(),
     };
     let rewards = rewards.iter().map(|reward| Reward::new(*reward as f32).unwrap()).collect();
-    let outcome =
-        StepOutcome::Scored(Scored { normalised: vec![], filters: vec![], rewards, best: None, gating_loss: None });
+    let outcome = StepOutcome::Scored(Scored {
+        normalised: vec![],
+        filters: vec![],
+        rewards,
+        best: None,
+        gating_loss: None,
+        shadows: vec![],
+    });
     (Arc::new(record), Arc::new(outcome))
 }

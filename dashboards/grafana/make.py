@@ -244,6 +244,22 @@ REWARDS = {
         lines("Diversity history", "Embeddings remembered, of those before which a completion must differ.", "none",
               {"rows": "openvalidators_rewards_history_rows@"}),
     ],
+    "Candidates": [
+        lines("Rank correlation with what is in force", "Of shadows, over the last hundred steps: near 1 a candidate would change little.",
+              "none", {"{{shadow}}": "openvalidators_rewards_shadow_correlation@"}, min=-1, max=1),
+        lines("What they cost", "Mean seconds a step.", "s",
+              {"{{shadow}}": f"sum by (shadow) (rate(openvalidators_rewards_shadow_seconds_sum@[{RATE}])) / sum by (shadow) (rate(openvalidators_rewards_shadow_seconds_count@[{RATE}]))"}),
+        lines("Steps they said nothing of", "In the last hour; the event log says why.", "none",
+              {"{{shadow}}": "sum by (shadow) (increase(openvalidators_rewards_shadow_failures_total@[1h]))"}),
+    ],
+    "Miners as judges": [
+        lines("Asked to judge", "Miners a second, by whether a grade came.", "reqps",
+              rate("openvalidators_rewards_judgements_total", "result")),
+        lines("Disagreement", "Mean difference of a completion's grades from their median, in grades of 0 to 10.", "none",
+              {"grades": f"sum(rate(openvalidators_rewards_judge_disagreement_sum@[{RATE}])) / sum(rate(openvalidators_rewards_judge_disagreement_count@[{RATE}]))"}),
+        lines("Bias", "Mean difference of a judge's grades from the median: those furthest from the others.", "none",
+              {"{{hotkey}}": "openvalidators_rewards_judge_bias@"}),
+    ],
     "Time": [
         lines("Until the raw scores were there", "Of a step, all models.", "s", quantiles("openvalidators_rewards_score_seconds")),
         lines("Fold", "Turning raw scores into rewards.", "s", quantiles("openvalidators_rewards_fold_seconds")),

@@ -1,4 +1,4 @@
-use openvalidators_tables::{Column, StepRow, figures::Options};
+use openvalidators_tables::{Column, Shadow, StepRow, figures::Options};
 
 use super::*;
 
@@ -19,6 +19,7 @@ fn figures() -> Vec<Figure> {
                 raw: vec![Some(1.0), Some(0.0), Some(1.0)],
                 normalized: vec![],
             }],
+            shadows: vec![Shadow { name: "prompt_reward_model".into(), correlation: Some(0.3), ..Shadow::default() }],
             ..StepRow::default()
         });
     }

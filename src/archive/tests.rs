@@ -47,7 +47,17 @@ fn step(number: u64) -> (StepRecord, StepOutcome) {
     };
     let rewards = (0..4).map(|uid| Reward::new(value(uid)).unwrap()).collect();
     let normalised = vec![column()];
-    (record, StepOutcome::Scored(Scored { normalised, filters: vec![], rewards, best: Some(0), gating_loss: None }))
+    (
+        record,
+        StepOutcome::Scored(Scored {
+            normalised,
+            filters: vec![],
+            rewards,
+            best: Some(0),
+            gating_loss: None,
+            shadows: vec![],
+        }),
+    )
 }
 
 /// A ledger of so many steps that nobody has still to read.
@@ -238,7 +248,7 @@ fn realistic(number: u64, completions: u16, now: f64) -> (StepRecord, StepOutcom
     record.scoring = Scoring::Scored(RawScores {
         rewards: vec![of("dpo_reward_model", 1)],
         filters: filters.clone(),
-        embeddings: None,
+        ..RawScores::default()
     });
     if let StepOutcome::Scored(scored) = &mut outcome {
         scored.normalised = vec![of("dpo_reward_model", 2)];

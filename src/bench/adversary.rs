@@ -9,6 +9,7 @@
 //! forward (the best completion does not become the next prompt), learned routing, and other validators. Special tokens in
 //! completions are read as text in both columns.
 
+pub mod judges;
 pub mod lab;
 pub mod play;
 pub mod pool;
@@ -68,6 +69,8 @@ pub struct Report {
     pub nobody: Game,
     /// By strategy, then by share.
     pub games: Vec<Game>,
+    /// What miners earn who lie as judges, by the number of judges.
+    pub collusion: Vec<judges::Collusion>,
 }
 
 /// Plays and prints.
@@ -107,7 +110,7 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     }
     let mut sheets = Vec::new();
     for config in [&reference.rewards, &ours.rewards] {
-        sheets.push(score_all(&prompts, &said, &Scorer::new(config, inference.clone())?).await?);
+        sheets.push(score_all(&prompts, &said, &Scorer::new(config, inference.clone(), clock.clone())?).await?);
         if let Some(file) = &command.cache {
             remembered.write(file)?;
         }
@@ -123,7 +126,8 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     let mut games = play_all(&boards, &attacks, setting, seed);
     let nobody = Game { strategy: "nobody", idea: "the same subnet without attackers", ..games.remove(0) };
     let texts = of_ours.iter().map(|sheet| sheet.places.len()).sum();
-    Ok(Report { setting, prompts: prompts.len(), texts, seed: command.seed, nobody, games })
+    let collusion = judges::play(&prompts, &command.shares, seed)?;
+    Ok(Report { setting, prompts: prompts.len(), texts, seed: command.seed, nobody, games, collusion })
 }
 
 fn check(command: &BenchAdversary) -> anyhow::Result<Setting> {

@@ -22,7 +22,8 @@ Both plays begin with nothing known, so that they differ in the change alone. Wh
 taken as it was recorded, unless the change is about that (rewards.diversity.history_*): then it is searched anew, which takes
 a tenth of a second a step. What was computed when the step was made cannot
 be changed here: other models, other templates, the batch part of the diversity filter. A reward that was not recorded cannot be
-given a weight: run it as a shadow first (rewards.shadows).")]
+given a weight: run it as a shadow first (rewards.shadows). A filter that ran as a shadow is promoted by turning it on, e.g.
+--with rewards.firewall.enabled=true. Below the miners stands what every shadow of the steps agreed with, and what it cost.")]
 pub struct WhatIf {
     /// The state directory whose steps to play.
     #[arg(long, value_name = "DIR")]

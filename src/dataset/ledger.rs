@@ -4,7 +4,9 @@ use std::path::Path;
 
 use openvalidators_ledger::{READ_LIMIT_STEPS, Reader};
 use openvalidators_messages::{Scored, Scoring, Sequence, StepOutcome, ledger::StoredStep, prompts};
-use openvalidators_tables::{COLUMN_NAMES, Column, Item, MICROS_PER_SECOND, Skip, Source, SourceError, StepRow};
+use openvalidators_tables::{
+    COLUMN_NAMES, Column, Item, MICROS_PER_SECOND, Shadow, Skip, Source, SourceError, StepRow,
+};
 
 /// The ledger of a state directory.
 pub struct LedgerSteps {
@@ -82,7 +84,31 @@ pub fn row_of(step: &StoredStep, run: &str) -> StepRow {
         best: best.map(|completion| completion.text.trim().to_owned()),
         unscored,
         columns: columns(&record.scoring, scored),
+        shadows: shadows(&record.scoring, scored),
     }
+}
+
+/// What candidates said, and how they stand. A normaliser is a matter of the fold alone.
+#[must_use]
+pub fn shadows(scoring: &Scoring, scored: Option<&Scored>) -> Vec<Shadow> {
+    let Scoring::Scored(raw) = scoring else { return Vec::new() };
+    let standings = scored.map_or(&[][..], |scored| &scored.shadows);
+    let standing = |name: &str| standings.iter().find(|standing| standing.name == name);
+    let asked = raw.shadows.iter().map(|shadow| Shadow {
+        name: shadow.name.clone(),
+        correlation: standing(&shadow.name).and_then(|standing| standing.correlation).map(f64::from),
+        blocked: standing(&shadow.name).and_then(|standing| standing.blocked).map(f64::from),
+        seconds: Some(shadow.seconds),
+        failed: shadow.failure.is_some(),
+    });
+    let of_fold = standings.iter().filter(|standing| raw.shadows.iter().all(|shadow| shadow.name != standing.name));
+    asked
+        .chain(of_fold.map(|standing| Shadow {
+            name: standing.name.clone(),
+            correlation: standing.correlation.map(f64::from),
+            ..Shadow::default()
+        }))
+        .collect()
 }
 
 fn columns(scoring: &Scoring, scored: Option<&Scored>) -> Vec<Column> {
@@ -92,7 +118,11 @@ fn columns(scoring: &Scoring, scored: Option<&Scored>) -> Vec<Column> {
         Some(widened(column.values.iter().copied()))
     };
     let column = |name: &'static str| {
-        let raw = find(&raw.rewards, name).or_else(|| find(&raw.filters, name))?;
+        let shadowed = || {
+            let shadow = raw.shadows.iter().find(|shadow| shadow.name == name && !shadow.factors.is_empty())?;
+            Some(widened(shadow.factors.iter().copied()))
+        };
+        let raw = find(&raw.rewards, name).or_else(|| find(&raw.filters, name)).or_else(shadowed)?;
         let normalized =
             scored.and_then(|scored| find(&scored.normalised, name).or_else(|| find(&scored.filters, name)));
         Some(Column { name, raw, normalized: normalized.unwrap_or_default() })

@@ -20,6 +20,7 @@
 //! | `text.rs`, `task.rs` | reading prose, reading a prompt |
 //! | `field.rs` | what a prompt is about |
 //! | `answers.rs`, `question.rs`, `grade.rs` | what honest miners complete |
+//! | `judge.rs` | the grades they give each other |
 //! | `behaviour.rs` | what each kind replies |
 //! | `miners.rs`, `garbage.rs` | the servers |
 //! | `network.rs`, `serve.rs` | their places on the chain; all of it as a process |
@@ -30,6 +31,7 @@ mod config;
 pub mod field;
 mod garbage;
 mod grade;
+mod judge;
 mod kinds;
 mod miners;
 mod network;

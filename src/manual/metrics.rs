@@ -139,8 +139,12 @@ pub fn page() -> String {
 }
 
 /// Labels that neither stand beside the help nor show before the first step.
-const LABELS: [(&str, &str); 2] =
-    [("openvalidators_rewards_normaliser_mean", "reward"), ("openvalidators_rewards_normaliser_deviation", "reward")];
+const LABELS: [(&str, &str); 4] = [
+    ("openvalidators_rewards_normaliser_mean", "reward"),
+    ("openvalidators_rewards_normaliser_deviation", "reward"),
+    ("openvalidators_rewards_shadow_seconds", "shadow"),
+    ("openvalidators_rewards_shadow_failures_total", "shadow"),
+];
 
 /// Families that only a running program has.
 const BESIDE: [&str; 1] = ["openvalidators_log_events_total"];

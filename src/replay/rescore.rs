@@ -10,7 +10,7 @@ use openvalidators_messages::{
     rewards::{Score, ScoreSheet},
 };
 use openvalidators_prompts::MAX_CONCURRENT_FORWARDS;
-use openvalidators_rewards::{score::Scorer, step::Step};
+use openvalidators_rewards::{network, score::Scorer, step::Step};
 use openvalidators_runtime::SystemClock;
 use prometheus::Registry;
 
@@ -52,7 +52,7 @@ pub async fn rescore(reader: &Reader, config: &Config, steps: Steps) -> anyhow::
     );
     let clock = SystemClock::shared();
     let inference = in_front_of(load_engine(config, &Registry::new(), &clock).await?, config)?;
-    let scorer = Scorer::new(&config.rewards, inference)?;
+    let scorer = Scorer::new(&config.rewards, inference, SystemClock::shared())?;
     let digests = scorer.digests().await.map_err(|unscored| anyhow::anyhow!(unscored.reason))?;
 
     let (mut rescored, mut used) = (Rescored::default(), Used::default());
@@ -87,6 +87,7 @@ pub async fn rescore(reader: &Reader, config: &Config, steps: Steps) -> anyhow::
 
 async fn score_again(scorer: &Scorer, record: &StepRecord, used: Vec<String>) -> Result<ScoreSheet, String> {
     let score = Score {
+        step: record.step,
         name: record.name,
         prompt: record.prompt.as_str().into(),
         base_text: record.base_text.as_str().into(),
@@ -115,7 +116,12 @@ fn refuse_other_models(record: &StepRecord, here: &BTreeMap<String, String>) -> 
 
 impl Rescored {
     fn compare(&mut self, record: &StepRecord, told: &RawScores, made: &RawScores) {
-        self.columns("raw score", record, &told.rewards, &made.rewards);
+        // Shadows count for nothing and may have failed then or now; miners that judged cannot be asked again.
+        let counted = |rewards: &[Column]| -> Vec<Column> {
+            let is_shadow = |name: &str| told.shadows.iter().any(|shadow| shadow.name == name) || name == network::NAME;
+            rewards.iter().filter(|column| !is_shadow(&column.name)).cloned().collect()
+        };
+        self.columns("raw score", record, &counted(&told.rewards), &counted(&made.rewards));
         self.columns("raw mask", record, &told.filters, &made.filters);
         let rows = |raw: &RawScores| raw.embeddings.as_ref().map(|kept| (kept.width, kept.completions.clone()));
         if rows(told) != rows(made) {

@@ -29,6 +29,7 @@ fn the_smallest_difference_is_found_and_named() {
         rewards: vec![Reward::new(0.5).unwrap()],
         best: Some(0),
         gating_loss: Some(0.25),
+        shadows: vec![],
     };
     let next = |value: f32| f32::from_bits(value.to_bits() + 1);
     let changed = |change: fn(&mut Scored, fn(f32) -> f32)| {

@@ -21,6 +21,9 @@ const REWARDS: [(&str, &str); 5] = [
     ("prompt", prompt::NAME),
 ];
 
+/// What a reward model without a share has for a line: as long as one with a share, which nobody limits.
+const PATIENCE_SECONDS: u64 = 86_400;
+
 /// The models of filters.
 const FILTERS: [&str; 4] = ["relevance_bert", "relevance_mpnet", "diversity", "nsfw"];
 
@@ -145,6 +148,9 @@ fn share_out(config: &mut rewards::Config, models: &BTreeMap<&str, ModelName>, a
     }
     let unnamed = REWARDS.iter().filter(|(role, column)| models.contains_key(role) && !named.contains(column));
     config.shadows = unnamed.map(|(_, column)| (*column).to_owned()).collect();
+    // Nobody waits for another step here.
+    config.shadow_timeout_seconds = PATIENCE_SECONDS;
+    config.score_timeout_seconds = PATIENCE_SECONDS + 1;
     Ok(())
 }
 

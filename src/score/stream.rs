@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use openvalidators_messages::{
     Block, Completion, ForwardId, Hotkey, QueryOutcome, STEP_RECORD_VERSION, Scoring, StepId, StepKind, StepName,
-    StepOutcome, StepRecord, Uid, rewards::Score,
+    StepOutcome, StepRecord, Uid,
+    rewards::{Score, ScoreSheet},
 };
 use openvalidators_rewards::{
     Config, ConfigError, Inference,
@@ -13,6 +14,7 @@ use openvalidators_rewards::{
     score::Scorer,
     step::Step,
 };
+use openvalidators_runtime::SystemClock;
 
 use super::input::Line;
 
@@ -33,7 +35,7 @@ impl Stream {
     /// # Errors
     /// When a reward function cannot be made as configured.
     pub fn new(config: &Config, inference: Inference) -> Result<Self, ConfigError> {
-        let (scorer, rules) = (Scorer::new(config, inference)?, Rules::new(config));
+        let (scorer, rules) = (Scorer::new(config, inference, SystemClock::shared())?, Rules::new(config));
         Ok(Self { scorer, rules, state: State::default(), used: Vec::new() })
     }
 
@@ -45,6 +47,7 @@ impl Stream {
         let Line { name, prompt, base_prompt, completions } = line;
         let completions: Vec<Completion> = completions.into_iter().enumerate().map(completion).collect();
         let score = Score {
+            step: StepId { forward: ForwardId(0), index: 0 },
             name,
             base_text: base_prompt.as_deref().unwrap_or(&prompt).into(),
             prompt: prompt.into(),
@@ -53,6 +56,12 @@ impl Stream {
         };
         let (admission, inference) = self.scorer.admission();
         let (scoring, digests) = match self.scorer.score(&Step::new(&score, admission, inference)).await {
+            // Here a column without a share was asked for by name: without it there is no answer.
+            Ok(ScoreSheet { raw, .. }) if raw.shadows.iter().any(|shadow| shadow.failure.is_some()) => {
+                let failed = raw.shadows.iter().find_map(|shadow| Some((&shadow.name, shadow.failure.as_ref()?)));
+                let reason = failed.map(|(name, failure)| format!("{name}: {failure}")).unwrap_or_default();
+                (Scoring::Unscored { reason }, Default::default())
+            }
             Ok(sheet) => (Scoring::Scored(sheet.raw), sheet.digests),
             Err(unscored) => (Scoring::Unscored { reason: unscored.reason }, Default::default()),
         };
@@ -84,7 +93,7 @@ fn completion((place, text): (usize, Option<String>)) -> Completion {
 fn record(score: Score, scoring: Scoring, digests: std::collections::BTreeMap<String, String>) -> StepRecord {
     StepRecord {
         version: STEP_RECORD_VERSION,
-        step: StepId { forward: ForwardId(0), index: 0 },
+        step: score.step,
         name: score.name,
         block: Block(0),
         started_at: 0.0,

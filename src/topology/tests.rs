@@ -40,6 +40,7 @@ fn answered() -> Completion {
 
 fn score() -> Score {
     Score {
+        step: StepId { forward: ForwardId(1), index: 0 },
         name: StepName::Augment,
         prompt: "Summarise the text.".into(),
         base_text: "Summarise the text.".into(),

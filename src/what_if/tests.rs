@@ -72,6 +72,38 @@ fn another_alpha_changes_scores_and_a_reward_without_records_is_named() {
     assert!(comparison.summary().contains("rlhf_reward_model"));
 }
 
+/// A step in which a firewall ran as a shadow and would have blocked the best miner.
+fn step_with_a_shadow(at: u64) -> StoredStep {
+    let StoredStep { sequence, record, outcome } = step(at);
+    let mut record = (*record).clone();
+    if let Scoring::Scored(raw) = &mut record.scoring {
+        let factors = vec![Some(0.0), Some(1.0), Some(1.0)];
+        let name = "firewall_filter".to_owned();
+        raw.shadows = vec![openvalidators_messages::Shadow { name, seconds: 0.5, factors, failure: None }];
+    }
+    StoredStep { sequence, record: Arc::new(record), outcome }
+}
+
+#[test]
+fn a_filter_that_ran_as_a_shadow_counts_once_it_is_promoted() {
+    let ranks = |after: &Config| {
+        let before = config(&[]);
+        let change = Change { promoted: promoted(&before, after), ..Change::default() };
+        let mut comparison = Comparison::new(&before, after, change);
+        (1..=40).for_each(|at| comparison.play(&step_with_a_shadow(at)));
+        let first = comparison.rows()[0].uid.unwrap().0;
+        (first, comparison.shadows.candidates())
+    };
+    let (first, candidates) = ranks(&config(&["rewards.shadows=[\"rank_normaliser\"]"]));
+    assert_eq!(first, 1, "a shadow counts for nothing");
+    let names: Vec<_> = candidates.iter().map(|candidate| (&*candidate.name, candidate.steps)).collect();
+    assert_eq!(names, [("firewall_filter", 40), ("rank_normaliser", 40)]);
+    assert!((candidates[0].would_block.unwrap() - 1.0 / 3.0).abs() < 1e-6 && candidates[0].seconds == Some(0.5));
+    assert_eq!(candidates[1].rank_correlation, Some(1.0));
+    let (first, _) = ranks(&config(&["rewards.firewall.enabled=true"]));
+    assert_eq!(first, 2);
+}
+
 #[test]
 fn an_unknown_filter_is_named_with_those_there_are() {
     let (_, comparison) = ranks(&config(&[]), Change { without: vec!["nsfw".into()], ..Change::default() });
@@ -104,8 +136,14 @@ fn filters_count_as_they_were_applied_unless_the_history_changes() {
         name: "nsfw_filter".into(),
         values: vec![Some(0.0), Some(1.0), Some(1.0)],
     }];
-    let scored =
-        openvalidators_messages::Scored { normalised: vec![], filters, rewards: vec![], best: None, gating_loss: None };
+    let scored = openvalidators_messages::Scored {
+        normalised: vec![],
+        filters,
+        rewards: vec![],
+        best: None,
+        gating_loss: None,
+        shadows: vec![],
+    };
     applied.outcome = Some(Arc::new(StepOutcome::Scored(scored)));
     let first = |after: &Config| {
         let mut comparison = Comparison::new(&config(&[]), after, Change::default());
@@ -166,6 +204,7 @@ fn measure_what_if() {
             rewards,
             filters: filters.clone(),
             embeddings: Some(embeddings),
+            ..openvalidators_messages::RawScores::default()
         });
         record.step.forward = openvalidators_messages::ForwardId(at);
         let sequence = store.append(&record).unwrap();
@@ -175,6 +214,7 @@ fn measure_what_if() {
             rewards: vec![],
             best: None,
             gating_loss: None,
+            shadows: vec![],
         };
         store.store_outcome(sequence, &StepOutcome::Scored(scored)).unwrap();
     }

@@ -95,7 +95,8 @@ pub fn step(
         digests: Default::default(),
     };
     let rewards = rewards.iter().map(|(_, reward)| Reward::new(*reward).unwrap()).collect();
-    let outcome = Scored { normalised: vec![], filters: vec![], rewards, best: None, gating_loss: None };
+    let outcome =
+        Scored { normalised: vec![], filters: vec![], rewards, best: None, gating_loss: None, shadows: vec![] };
     (Arc::new(record), Arc::new(StepOutcome::Scored(outcome)))
 }
 

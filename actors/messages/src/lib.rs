@@ -36,6 +36,6 @@ pub use ids::{
 };
 pub use metagraph::{Axon, Hyperparameters, Metagraph, Neuron};
 pub use step::{
-    Asked, Column, Embeddings, NotFinite, PromptEmbedding, RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring,
-    StepOutcome, StepRecord,
+    Asked, Column, Embeddings, Judgement, NotFinite, PromptEmbedding, RawScores, Reward, STEP_RECORD_VERSION, Scored,
+    Scoring, Shadow, ShadowStanding, StepOutcome, StepRecord,
 };

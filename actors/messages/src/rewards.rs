@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix::Message;
 
-use crate::{Completion, RawScores, Sequence, StepName, StepOutcome, StepRecord};
+use crate::{Completion, RawScores, Sequence, StepId, StepName, StepOutcome, StepRecord};
 
 /// Computes raw scores. Touches no state, so any number run at once and a caller may give up at any time.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<ScoreSheet, Unscored>")]
 pub struct Score {
+    /// Which step: random choices are drawn from it.
+    pub step: StepId,
     /// What was asked for.
     pub name: StepName,
     /// The prompt as sent.

@@ -95,6 +95,39 @@ pub struct RawScores {
     pub filters: Vec<Column>,
     /// New embeddings that the diversity filter will remember.
     pub embeddings: Option<Embeddings>,
+    /// What candidates that count for nothing said of the step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<Shadow>,
+    /// Grades that miners gave each other's completions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judgements: Vec<Judgement>,
+}
+
+/// What a candidate reward function or filter made of a step, beside what counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// The column it has, or would have.
+    pub name: String,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// The factors of a filter, one for each completion. Empty for a reward function: its raw scores are a column of
+    /// [`RawScores::rewards`] that has no share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub factors: Vec<Option<f32>>,
+    /// Why it said nothing; then there are no numbers of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// What one miner said when it was asked to grade another's completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The completion's place in the step.
+    pub completion: usize,
+    /// Who judged.
+    pub judge: Hotkey,
+    /// From 0 to 10; `None` when the call failed, or its answer is no grade.
+    pub grade: Option<u8>,
 }
 
 /// One number for each completion of a step, in their order; `None` where the completion failed or had no finite score.
@@ -147,6 +180,23 @@ pub struct Scored {
     /// Loss of the gating head on this step, before it learned from it; `None` where it did not, or nobody knows any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gating_loss: Option<f32>,
+    /// How candidates that count for nothing stand beside what counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<ShadowStanding>,
+}
+
+/// How a candidate stands in one step beside what it would take the place of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShadowStanding {
+    /// The candidate.
+    pub name: String,
+    /// Spearman's rank correlation, in -1..=1, over the completions that both have a number for: a reward function's scores
+    /// with the weighted sum of the rewards, a filter's factors with the product of the filters, a normaliser's weighted sum
+    /// with that in force. `None` where fewer than three completions can be compared, or one side does not vary.
+    pub correlation: Option<f32>,
+    /// The share of the completions it has a factor for that a filter would leave less than half of; `None` of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<f32>,
 }
 
 /// A final reward: finite by construction.

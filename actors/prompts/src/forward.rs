@@ -198,7 +198,7 @@ impl Forward<'_> {
         let Routing { miners, embedding } = self.route(step, &prompt).await?;
         self.asked.extend(miners.iter().map(|miner| miner.uid));
         let completions = self.query(step, &miners, &prompt).await?;
-        let (scoring, digests) = match self.score(&prompt, base_text, completions.clone()).await {
+        let (scoring, digests) = match self.score(step, &prompt, base_text, completions.clone()).await {
             Ok(ScoreSheet { raw, digests }) => (Scoring::Scored(raw), digests),
             Err(Unscored { reason }) => (Scoring::Unscored { reason }, Default::default()),
         };
@@ -261,12 +261,14 @@ impl Forward<'_> {
     /// Scoring that fails for whatever reason leaves a step unscored.
     async fn score(
         &self,
+        step: StepId,
         prompt: &str,
         base_text: &str,
         completions: Arc<[Completion]>,
     ) -> Result<ScoreSheet, Unscored> {
         let lanes = self.lanes;
         let score = Score {
+            step,
             name: self.name,
             prompt: prompt.into(),
             base_text: base_text.into(),

@@ -18,7 +18,7 @@ mod forward;
 mod hygiene;
 mod lanes;
 mod metrics;
-mod quote;
+pub mod quote;
 mod script;
 mod sentences;
 mod settle;

@@ -223,6 +223,7 @@ pub fn outcome(record: &StepRecord, best: Option<usize>) -> Arc<StepOutcome> {
             rewards: vec![Reward::ZERO; record.completions.len()],
             best,
             gating_loss: None,
+            shadows: vec![],
         }),
         Scoring::Unscored { reason } => StepOutcome::Unscored { reason: reason.clone() },
     })

@@ -7,7 +7,9 @@
 
 use std::{io, time::Duration};
 
-use openvalidators_messages::{Column, Completion, Scoring, StepOutcome, StepRecord, ledger::StoredStep};
+use openvalidators_messages::{
+    Column, Completion, Scoring, Shadow, ShadowStanding, StepOutcome, StepRecord, ledger::StoredStep,
+};
 use serde::{
     Deserialize, Serialize, Serializer,
     ser::{Error as _, SerializeMap},
@@ -248,9 +250,48 @@ impl Serialize for Event<'_> {
         event.serialize_entry("status_codes", &each(completions, |completion| completion.status_code))?;
         event.serialize_entry("hotkeys", &each(completions, |completion| completion.hotkey))?;
         event.serialize_entry("unscored", &why_unscored(self.step))?;
+        if let Scoring::Scored(raw) = &record.scoring {
+            let standings = scored.map_or(&[][..], |scored| &scored.shadows);
+            if !raw.shadows.is_empty() || !standings.is_empty() {
+                event.serialize_entry("shadows", &shadows(&raw.shadows, standings))?;
+            }
+            if !raw.judgements.is_empty() {
+                event.serialize_entry("judgements", &raw.judgements)?;
+            }
+        }
         event.serialize_entry("schema_version", &EVENT_SCHEMA_VERSION)?;
         event.end()
     }
+}
+
+/// A candidate that counts for nothing: what it said, or how it stands.
+#[derive(Serialize)]
+struct Candidate<'a> {
+    name: &'a str,
+    correlation: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<f64>,
+    /// None of a normaliser.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
+}
+
+fn shadows<'a>(said: &'a [Shadow], standings: &'a [ShadowStanding]) -> Vec<Candidate<'a>> {
+    let candidate = |name: &'a str, said: Option<&'a Shadow>| {
+        let standing = standings.iter().find(|standing| standing.name == name);
+        Candidate {
+            name,
+            correlation: standing.and_then(|standing| standing.correlation).map(f64::from),
+            blocked: standing.and_then(|standing| standing.blocked).map(f64::from),
+            seconds: said.map(|said| said.seconds),
+            failure: said.and_then(|said| said.failure.as_deref()),
+        }
+    };
+    let silent = standings.iter().filter(|standing| said.iter().all(|said| said.name != standing.name));
+    let said = said.iter().map(|said| candidate(&said.name, Some(said)));
+    said.chain(silent.map(|standing| candidate(&standing.name, None))).collect()
 }
 
 /// The raw column, and `NAME_normalized`: the one of that name in `folded`, `null` while there is none.

@@ -47,7 +47,7 @@ pub fn step(sequence: u64) -> StoredStep {
         scoring: Scoring::Scored(RawScores {
             rewards: vec![column("dpo_reward_model", [Some(-1.5), None])],
             filters: vec![column("blacklist_filter", [Some(1.0), Some(0.0)])],
-            embeddings: None,
+            ..RawScores::default()
         }),
         digests: BTreeMap::new(),
     };
@@ -57,6 +57,7 @@ pub fn step(sequence: u64) -> StoredStep {
         rewards: vec![Reward::new(0.4).unwrap(), Reward::ZERO],
         best: Some(0),
         gating_loss: Some(0.125),
+        shadows: vec![],
     };
     StoredStep {
         sequence: Sequence(sequence),

@@ -18,6 +18,7 @@ use crate::{
     config::{Config, ConfigError},
     fold::{Rules, State},
     metrics::Metrics,
+    network::Network,
     recovery::{Ledger, OWNER, RecoveryError, Unstored, fold_on_worker},
     score::Scorer,
     snapshot::encode,
@@ -47,6 +48,7 @@ pub struct RewardsActor {
     saving: bool,
     rules: Arc<Rules>,
     scorer: Rc<Scorer>,
+    network: Option<Network>,
     ledger: Ledger,
     clock: SharedClock,
     metrics: Metrics,
@@ -108,13 +110,20 @@ impl RewardsActor {
             saving: false,
             state: Some(state),
             rules,
-            scorer: Rc::new(Scorer::new(config, inference)?),
+            scorer: Rc::new(Scorer::new(config, inference, Arc::clone(&clock))?),
+            network: None,
             ledger,
             clock,
             metrics,
             score_timeout: Duration::from_secs(config.score_timeout_seconds),
             snapshot_every_steps: config.snapshot_every_steps,
         })
+    }
+
+    /// With a way to miners who judge; without it they are not asked.
+    #[must_use]
+    pub fn asking(self, network: Network) -> Self {
+        Self { network: Some(network), ..self }
     }
 
     /// Sends a snapshot to the ledger, after the outcomes it lacks, without anybody waiting for it.
@@ -146,10 +155,10 @@ impl Handler<Envelope<Score>> for RewardsActor {
         let span = envelope.span().clone();
         let (score, place) = envelope.open();
         let (scorer, clock, metrics) = (Rc::clone(&self.scorer), Arc::clone(&self.clock), self.metrics.clone());
-        let limit = self.score_timeout;
+        let (network, limit) = (self.network.clone(), self.score_timeout);
         let scoring = async move {
             let since = clock.now();
-            let answer = within(&*clock, limit, score_step(&scorer, score, &metrics)).await;
+            let answer = within(&*clock, limit, score_step(&scorer, score, network, &metrics)).await;
             let answer = answer.unwrap_or_else(|late| Err(Unscored { reason: format!("raw scores: {late}") }));
             metrics.score_seconds.observe((clock.now().saturating_sub(since)).as_secs_f64());
             metrics.note_scored(&answer);
@@ -217,9 +226,14 @@ impl Handler<Stop> for RewardsActor {
 }
 
 /// Admits and scores a step.
-async fn score_step(scorer: &Scorer, score: Score, metrics: &Metrics) -> Result<ScoreSheet, Unscored> {
+async fn score_step(
+    scorer: &Scorer,
+    score: Score,
+    network: Option<Network>,
+    metrics: &Metrics,
+) -> Result<ScoreSheet, Unscored> {
     let (limit, inference) = scorer.admission();
-    let step = on_worker(move || Step::new(&score, limit, inference)).await;
+    let step = on_worker(move || Step::new(&score, limit, inference)).await.asking(network);
     metrics.note_admission(&step);
     scorer.score(&step).await
 }

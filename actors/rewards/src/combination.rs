@@ -13,15 +13,9 @@ pub type Weights = BTreeMap<String, f64>;
 /// Columns without a weight do not count; every column is as long as `succeeded`.
 #[must_use]
 pub fn combine(succeeded: &[bool], weights: &Weights, rewards: &[Column], filters: &[Column]) -> Vec<Reward> {
-    let weighted: Vec<_> = rewards
-        .iter()
-        .filter_map(|column| weights.get(&column.name).filter(|&&weight| weight > 0.0).map(|weight| (weight, column)))
-        .collect();
+    let sums = weighted_sums(weights, rewards, succeeded.len());
     let reward = |index: usize| -> Option<Reward> {
-        let mut sum = 0.0;
-        for (weight, column) in &weighted {
-            sum += **weight * f64::from(column.values[index]?);
-        }
+        let mut sum = sums[index]?;
         for column in filters {
             sum *= f64::from(column.values[index]?);
         }
@@ -29,6 +23,20 @@ pub fn combine(succeeded: &[bool], weights: &Weights, rewards: &[Column], filter
     };
     let zero_unless = |(index, &success): (usize, &bool)| success.then(|| reward(index)).flatten().unwrap_or_default();
     succeeded.iter().enumerate().map(zero_unless).collect()
+}
+
+/// The weighted sum of the reward columns of so many completions; `None` where a number is missing.
+#[must_use]
+pub fn weighted_sums(weights: &Weights, rewards: &[Column], completions: usize) -> Vec<Option<f64>> {
+    let weighted: Vec<_> = rewards
+        .iter()
+        .filter_map(|column| weights.get(&column.name).filter(|&&weight| weight > 0.0).map(|weight| (weight, column)))
+        .collect();
+    let sum = |index: usize| {
+        let add = |sum, (weight, column): &(&f64, &Column)| Some(sum + **weight * f64::from(column.values[index]?));
+        weighted.iter().try_fold(0.0, add)
+    };
+    (0..completions).map(sum).collect()
 }
 
 /// The first of the highest rewards above 0. The reference takes index 0 when nobody earned anything, possibly a failed

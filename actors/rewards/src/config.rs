@@ -8,15 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use compat::Compat;
 pub use filters::{
-    BlacklistConfig, DiversityConfig, Measure, NsfwConfig, RelevanceConfig, RelevanceStage, TaskValidatorConfig,
+    BlacklistConfig, DiversityConfig, FirewallConfig, Measure, NsfwConfig, RelevanceConfig, RelevanceStage,
+    TaskValidatorConfig,
 };
-pub use functions::{DpoConfig, PromptConfig, PromptTemplates, RewardModelConfig};
+pub use functions::{DpoConfig, NetworkConfig, PromptConfig, PromptTemplates, RewardModelConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{admission::Admission, combination::Weights, dpo, prompt, registry};
+use crate::{admission::Admission, combination::Weights, dpo, firewall, prompt, registry, shadow};
 
 /// How far the sum of the weights may be from 1.
 const WEIGHT_SUM_TOLERANCE: f64 = 1e-6;
+
+/// Most judges of one completion, and most completions of a step that are judged.
+const MOST_JUDGES: usize = 25;
+const MOST_JUDGED: usize = 256;
 
 /// Everything an operator can say about rewards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,8 +30,18 @@ pub struct Config {
     /// The share of each reward function, by column name; they must add up to 1. One that is left out, or 0, is not
     /// computed, unless it is among `shadows`.
     pub weights: Weights,
-    /// Reward functions that are computed and recorded whatever their share.
+    /// Candidates: reward functions, filters and normalisers that are computed and recorded beside what is in force, and
+    /// count for nothing.
     pub shadows: BTreeSet<String>,
+    /// A shadow that takes longer says nothing of that step, which waits no longer for it.
+    pub shadow_timeout_seconds: u64,
+    /// The share of a step's completions that shadows see, drawn at random: what a second opinion may cost.
+    pub shadow_share: f64,
+    /// A reward function among the shadows that bounds rewards: where it saw a completion, the lesser of its normalised score
+    /// and the weighted sum counts. A miner that found out how to please the one model would have to please the other too.
+    pub bounded_by: Option<String>,
+    /// A normaliser that was promoted, by the name it had among the shadows; without it the usual one.
+    pub normaliser: Option<String>,
     /// A completion longer than this earns nothing and reaches no model. Honest ones stay below 2,000.
     pub completion_limit_characters: usize,
     /// A step whose raw scores take longer is unscored.
@@ -43,12 +58,16 @@ pub struct Config {
     pub dahoas: RewardModelConfig,
     /// The prompt-scored reward.
     pub prompt: PromptConfig,
+    /// Miners as judges of each other.
+    pub network: NetworkConfig,
     /// The relevance filter.
     pub relevance: RelevanceConfig,
     /// The diversity filter.
     pub diversity: DiversityConfig,
     /// The filter of hateful and indecent text.
     pub nsfw: NsfwConfig,
+    /// The filter of texts that give orders.
+    pub firewall: FirewallConfig,
     /// The blacklist filter.
     pub blacklist: BlacklistConfig,
     /// The task validator filter.
@@ -60,8 +79,8 @@ pub struct Config {
 /// A setting that makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// A name of no reward function.
-    #[error("[rewards] {key} names `{name}`, which is no reward function; there are: {known}")]
+    /// A name of nothing that may stand there.
+    #[error("[rewards] {key} names `{name}`, which is none of those there are: {known}")]
     UnknownReward {
         /// Where.
         key: &'static str,
@@ -94,18 +113,30 @@ pub enum ConfigError {
         /// What may be.
         expected: &'static str,
     },
-    /// A template of the prompt-scored reward.
-    #[error("[rewards.prompt.templates] {0}")]
+    /// A template of the prompt-scored reward, or of the firewall filter.
+    #[error("[rewards.prompt.templates] or [rewards.firewall] template: {0}")]
     Template(#[from] prompt::TemplateError),
 }
 
 // === impl Config ===
 
 impl Config {
+    /// Whether a reward function counts.
+    #[must_use]
+    pub fn has_share(&self, reward: &str) -> bool {
+        self.weights.get(reward).is_some_and(|&weight| weight > 0.0)
+    }
+
     /// Whether a reward function is computed: it has a share, or is a shadow.
     #[must_use]
     pub fn computes(&self, reward: &str) -> bool {
-        self.weights.get(reward).is_some_and(|&weight| weight > 0.0) || self.shadows.contains(reward)
+        self.has_share(reward) || self.shadows.contains(reward)
+    }
+
+    /// Whether the filter `name` is computed: it is `enabled`, or a shadow.
+    #[must_use]
+    pub fn filters_by(&self, name: &str, enabled: bool) -> bool {
+        enabled || self.shadows.contains(name)
     }
 
     /// The rules by which a text is let in.
@@ -119,12 +150,9 @@ impl Config {
     /// # Errors
     /// For the first one that does not.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let weighted = self.weights.keys().map(|name| ("weights", name));
-        let mut named = weighted.chain(self.shadows.iter().map(|name| ("shadows", name)));
-        if let Some((key, name)) = named.find(|(_, name)| !registry::reward_names().any(|known| known == *name)) {
-            let known = registry::reward_names().collect::<Vec<_>>().join(", ");
-            return Err(ConfigError::UnknownReward { key, name: name.clone(), known });
-        }
+        known("weights", self.weights.keys(), registry::reward_names().collect())?;
+        known("normaliser", self.normaliser.iter(), shadow::NORMALISERS.map(|(name, _)| name).to_vec())?;
+        known("shadows", self.shadows.iter(), registry::candidate_names().collect())?;
         if let Some((name, &weight)) = self.weights.iter().find(|(_, weight)| !(0.0..=1.0).contains(*weight)) {
             return Err(ConfigError::BadWeight { name: name.clone(), weight });
         }
@@ -147,8 +175,38 @@ impl Config {
             penalty.is_finite() && penalty >= 1.0,
             "a finite number from 1 up",
         )?;
+        let (shadow, score) = (self.shadow_timeout_seconds, self.score_timeout_seconds);
+        in_range(
+            "shadow_timeout_seconds",
+            shadow,
+            (1..score).contains(&shadow),
+            "at least 1 and below score_timeout_seconds",
+        )?;
+        let share = self.shadow_share;
+        in_range("shadow_share", share, share > 0.0 && share <= 1.0, "a share above 0, at most 1")?;
+        if let Some(second) = &self.bounded_by {
+            let is_second = self.shadows.contains(second) && registry::reward_names().any(|name| name == second);
+            in_range("bounded_by", second, is_second, "a reward function that is named in shadows too")?;
+        }
         prompt::Prompt::new(&self.prompt, self.compat)?;
+        firewall::Firewall::new(&self.firewall)?;
+        self.check_network()?;
         self.check_filters()
+    }
+
+    fn check_network(&self) -> Result<(), ConfigError> {
+        let NetworkConfig { judges, completions_per_step, queries_per_epoch, timeout_seconds } = self.network;
+        in_range("network.judges", judges, (1..=MOST_JUDGES).contains(&judges), "from 1 to 25")?;
+        in_range(
+            "network.completions_per_step",
+            completions_per_step,
+            (1..=MOST_JUDGED).contains(&completions_per_step),
+            "from 1 to 256",
+        )?;
+        let case = judges as u64;
+        in_range("network.queries_per_epoch", queries_per_epoch, queries_per_epoch >= case, "at least network.judges")?;
+        let holds = (0.1..=600.0).contains(&timeout_seconds);
+        in_range("network.timeout_seconds", timeout_seconds, holds, "a time from 0.1 to 600 seconds")
     }
 
     fn check_filters(&self) -> Result<(), ConfigError> {
@@ -184,6 +242,18 @@ impl Config {
     }
 }
 
+/// Refuses a name that is not among those known.
+fn known<'a>(
+    key: &'static str,
+    mut names: impl Iterator<Item = &'a String>,
+    known: Vec<&str>,
+) -> Result<(), ConfigError> {
+    match names.find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(ConfigError::UnknownReward { key, name: name.clone(), known: known.join(", ") }),
+        None => Ok(()),
+    }
+}
+
 fn in_range(key: &'static str, found: impl ToString, holds: bool, expected: &'static str) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::OutOfRange { key, found: found.to_string(), expected }) }
 }
@@ -195,6 +265,10 @@ impl Default for Config {
         Self {
             weights: registry::reward_names().map(share).collect::<BTreeMap<_, _>>(),
             shadows: BTreeSet::new(),
+            shadow_timeout_seconds: 60,
+            shadow_share: 1.0,
+            bounded_by: None,
+            normaliser: None,
             completion_limit_characters: 8_000,
             score_timeout_seconds: 300,
             snapshot_every_steps: 100,
@@ -203,9 +277,11 @@ impl Default for Config {
             reciprocate: RewardModelConfig::of("gpt-j_rm_format-oa"),
             dahoas: RewardModelConfig::of("gptj-rm-static"),
             prompt: PromptConfig::default(),
+            network: NetworkConfig::default(),
             relevance: RelevanceConfig::default(),
             diversity: DiversityConfig::default(),
             nsfw: NsfwConfig::default(),
+            firewall: FirewallConfig::default(),
             blacklist: BlacklistConfig::default(),
             task_validator: TaskValidatorConfig::default(),
             compat: Compat::default(),

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use openvalidators_messages::{
-    Column, Embeddings, RawScores, STEP_RECORD_VERSION, Scored, Scoring, Sequence, StepOutcome, StepRecord,
+    Column, Embeddings, RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring, Sequence, StepOutcome, StepRecord,
 };
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     diversity::{self, history_factor},
     history::History,
     normaliser::{Normalisation, Normaliser, SingleScore},
+    shadow,
 };
 
 /// Rows of the history that the reference skips, and remembers in addition: `history_range` of `reward/diversity.py`.
@@ -28,6 +29,8 @@ pub struct Rules {
     single_score: SingleScore,
     best_of_nothing: bool,
     normalisation: Normalisation,
+    shadow_normalisers: Vec<(&'static str, Normalisation)>,
+    bounded_by: Option<String>,
 }
 
 /// What rewards remember from step to step.
@@ -64,7 +67,12 @@ impl Rules {
                 false => SingleScore::VariesNot,
             },
             best_of_nothing: config.compat.best_of_nothing,
-            normalisation: Normalisation::default(),
+            normalisation: config.normaliser.as_deref().and_then(shadow::normaliser).unwrap_or_default(),
+            shadow_normalisers: shadow::NORMALISERS
+                .into_iter()
+                .filter(|(name, _)| config.shadows.contains(*name))
+                .collect(),
+            bounded_by: config.bounded_by.clone(),
         }
     }
 
@@ -80,6 +88,18 @@ impl Rules {
     pub fn remembers_as(&self, other: &Self) -> bool {
         let history = |rules: &Self| (rules.history_bottom_k, rules.history_skip, rules.history_rows);
         history(self) == history(other)
+    }
+
+    /// Where a second reward function saw a completion, the lesser of both counts.
+    fn bound(&self, rewards: &mut [Reward], succeeded: &[bool], normalised: &[Column], filters: &[Column]) {
+        let second = self.bounded_by.as_ref().and_then(|name| normalised.iter().find(|column| column.name == *name));
+        let Some(Column { name, values }) = second else { return };
+        let alone = combine(succeeded, &Weights::from([(name.clone(), 1.0)]), normalised, filters);
+        for ((reward, second), said) in rewards.iter_mut().zip(alone).zip(values) {
+            if said.is_some() && second < *reward {
+                *reward = second;
+            }
+        }
     }
 
     /// How many rows the history may hold.
@@ -119,10 +139,12 @@ impl State {
             self.history.remember(embeddings.width, &embeddings.rows, rules.history_rows);
         }
         let succeeded: Vec<bool> = record.completions.iter().map(|completion| completion.is_success()).collect();
-        let rewards = combine(&succeeded, &rules.weights, &normalised, &filters);
+        let mut rewards = combine(&succeeded, &rules.weights, &normalised, &filters);
+        rules.bound(&mut rewards, &succeeded, &normalised, &filters);
         let first = (rules.best_of_nothing && !rewards.is_empty()).then_some(0);
         let best = best(&rewards).or(first);
-        Ok(Scored { normalised, filters, rewards, best, gating_loss: None })
+        let shadows = shadow::standings(raw, &rules.weights, &normalised, &filters, &rules.shadow_normalisers);
+        Ok(Scored { normalised, filters, rewards, best, gating_loss: None, shadows })
     }
 
     fn normalise(&mut self, rules: &Rules, column: &Column) -> Column {

@@ -2,13 +2,16 @@
 //!
 //! **Who sends.** The forward asks for raw scores ([`Score`]) and, once the step is durable, has it folded ([`Apply`]).
 //!
-//! **Whom it sends to.** Inference, for embeddings, log-probabilities, logits and texts; the ledger, for the state of an earlier life
+//! **Whom it sends to.** Inference, for embeddings, log-probabilities, logits and texts; the dendrite, for grades of miners
+//! where they are asked to judge ([`network`]); the ledger, for the state of an earlier life
 //! (snapshot and steps), outcomes that were never stored, and its own snapshots.
 //!
 //! **Two halves.** *Scoring* touches no state: texts are admitted, then every reward function and filter
 //! ([`registry`]) is asked at once, and the raw numbers go into the step's record. *Folding* is the pure function
 //! [`fold::State::fold`] of state and record: the running normaliser of each reward, the diversity filter's comparison
 //! with what it remembers, the weighted sum, the best completion. A restart and a replay fold the same records.
+//!
+//! *Shadows* ([`shadow`]) are scored beside what is in force and count for nothing.
 //!
 //! **Slow, full, dead.** When inference is slow, scorings wait side by side up to `score_timeout_seconds` and are then
 //! unscored, never zero. When the inbox is full, forwards wait for a place. A step is folded on a worker thread, one at a
@@ -28,15 +31,18 @@ pub mod blacklist;
 pub mod combination;
 mod config;
 pub mod constant;
+pub mod correlation;
 pub mod dahoas;
 pub mod diversity;
 pub mod dpo;
+pub mod firewall;
 pub mod fold;
 pub mod function;
 pub mod history;
 mod metrics;
 #[cfg(test)]
 mod neighbours;
+pub mod network;
 pub mod normaliser;
 pub mod nsfw;
 #[cfg(test)]
@@ -50,15 +56,17 @@ pub mod rlhf;
 #[cfg(test)]
 mod samples;
 pub mod score;
+pub mod shadow;
 pub mod snapshot;
 pub mod step;
 pub mod task_validator;
 
 pub use actor::{Mailboxes, RewardsActor, StartError};
 pub use config::{
-    BlacklistConfig, Compat, Config, ConfigError, DiversityConfig, DpoConfig, Measure, NsfwConfig, PromptConfig,
-    PromptTemplates, RelevanceConfig, RelevanceStage, RewardModelConfig, TaskValidatorConfig,
+    BlacklistConfig, Compat, Config, ConfigError, DiversityConfig, DpoConfig, FirewallConfig, Measure, NetworkConfig,
+    NsfwConfig, PromptConfig, PromptTemplates, RelevanceConfig, RelevanceStage, RewardModelConfig, TaskValidatorConfig,
 };
 pub use metrics::Metrics;
+pub use network::Network;
 pub use recovery::{Ledger, OWNER, RecoveryError};
 pub use step::Inference;

@@ -1,17 +1,38 @@
 //! What the rewards actor exports.
 
-use openvalidators_messages::{StepOutcome, rewards::Unscored};
+use std::{collections::BTreeMap, sync::Arc};
+
+use openvalidators_messages::{
+    Judgement, ShadowStanding, StepOutcome,
+    rewards::{ScoreSheet, Unscored},
+};
+use parking_lot::Mutex;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    core::Collector,
 };
 
-use crate::{fold::State, registry, step::Step};
+use crate::{
+    fold::State,
+    network::bias::{Bench, BiasTable},
+    registry,
+    step::Step,
+};
 
 /// Bucket bounds of scoring a step, in seconds: from cached texts to a large model on a slow machine.
 const SCORE_SECONDS_BUCKETS: [f64; 10] = [0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0];
 
 /// Bucket bounds of folding a step, in seconds.
 const FOLD_SECONDS_BUCKETS: [f64; 8] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
+
+/// Bucket bounds of how far judges disagree, in grades.
+const DISAGREEMENT_BUCKETS: [f64; 7] = [0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0];
+
+/// Steps whose mean the correlation of a shadow is; older ones fade.
+const CORRELATION_MEMORY_STEPS: u32 = 100;
+
+/// Judges whose bias is shown: those furthest from the others.
+const BIASES_SHOWN: usize = 20;
 
 /// A filter factor below this counts as blocked.
 const BLOCKED_BELOW: f32 = 0.5;
@@ -41,6 +62,26 @@ pub struct Metrics {
     sequence: IntGauge,
     /// Snapshots, by `result`: `saved` or `failed`.
     snapshots_total: IntCounterVec,
+    /// Mean rank correlation of a candidate with what is in force, by `shadow`.
+    shadow_correlation: GaugeVec,
+    /// Seconds a candidate took for a step, by `shadow`.
+    shadow_seconds: HistogramVec,
+    /// Steps a candidate said nothing of, by `shadow`.
+    shadow_failures_total: IntCounterVec,
+    /// Miners asked to judge, by `result`: `grade` or `no_grade`.
+    judgements_total: IntCounterVec,
+    /// Mean difference of grades from their median, for each completion judged.
+    judge_disagreement: Histogram,
+    /// Mean difference of a judge's grades from the median, by `hotkey`.
+    judge_bias: GaugeVec,
+    remembered: Arc<Mutex<Remembered>>,
+}
+
+/// What the gauges are means of.
+#[derive(Default)]
+struct Remembered {
+    correlations: BTreeMap<String, (u32, f64)>,
+    biases: BiasTable,
 }
 
 impl Metrics {
@@ -83,6 +124,46 @@ impl Metrics {
             history_rows: gauge("history_rows", "Embeddings the diversity filter remembers")?,
             sequence: gauge("sequence", "The latest step folded")?,
             snapshots_total: counters("snapshots_total", "Snapshots of the state", "result", &["saved", "failed"])?,
+            shadow_correlation: registered(
+                registry,
+                GaugeVec::new(
+                    Opts::new(name("shadow_correlation"), "Mean rank correlation of a candidate with what is in force"),
+                    &["shadow"],
+                )?,
+            )?,
+            shadow_seconds: registered(
+                registry,
+                HistogramVec::new(
+                    HistogramOpts::new(name("shadow_seconds"), "Time a candidate took for a step")
+                        .buckets(SCORE_SECONDS_BUCKETS.to_vec()),
+                    &["shadow"],
+                )?,
+            )?,
+            shadow_failures_total: counters(
+                "shadow_failures_total",
+                "Steps of which a candidate said nothing",
+                "shadow",
+                &[],
+            )?,
+            judgements_total: counters(
+                "judgements_total",
+                "Miners asked to judge another's completion",
+                "result",
+                &["grade", "no_grade"],
+            )?,
+            judge_disagreement: histogram(
+                "judge_disagreement",
+                "Mean difference of the grades of a completion from their median",
+                &DISAGREEMENT_BUCKETS,
+            )?,
+            judge_bias: registered(
+                registry,
+                GaugeVec::new(
+                    Opts::new(name("judge_bias"), "Mean difference of a judge's grades from the median"),
+                    &["hotkey"],
+                )?,
+            )?,
+            remembered: Arc::default(),
         })
     }
 
@@ -92,8 +173,33 @@ impl Metrics {
     }
 
     /// Counts an answer to `Score`.
-    pub(crate) fn note_scored<T>(&self, answer: &Result<T, Unscored>) {
+    pub(crate) fn note_scored(&self, answer: &Result<ScoreSheet, Unscored>) {
         self.scored_total.with_label_values(&[if answer.is_ok() { "scored" } else { "unscored" }]).inc();
+        let Ok(ScoreSheet { raw, .. }) = answer else { return };
+        for shadow in &raw.shadows {
+            self.shadow_seconds.with_label_values(&[&shadow.name]).observe(shadow.seconds);
+            let failures = self.shadow_failures_total.with_label_values(&[&shadow.name]);
+            failures.inc_by(u64::from(shadow.failure.is_some()));
+        }
+        if !raw.judgements.is_empty() {
+            self.note_judgements(&raw.judgements);
+        }
+    }
+
+    fn note_judgements(&self, judgements: &[Judgement]) {
+        for Judgement { grade, .. } in judgements {
+            self.judgements_total.with_label_values(&[if grade.is_some() { "grade" } else { "no_grade" }]).inc();
+        }
+        let benches = Bench::of(judgements);
+        for verdict in benches.iter().filter_map(Bench::verdict) {
+            self.judge_disagreement.observe(verdict.disagreement.into());
+        }
+        let mut remembered = self.remembered.lock();
+        remembered.biases.note(&benches);
+        self.judge_bias.reset();
+        for (judge, bias) in remembered.biases.furthest(BIASES_SHOWN) {
+            self.judge_bias.with_label_values(&[&judge.to_string()]).set(bias);
+        }
     }
 
     /// Counts a fold that happened just now.
@@ -103,10 +209,20 @@ impl Metrics {
             return;
         };
         self.folded_total.with_label_values(&["scored"]).inc();
+        scored.shadows.iter().for_each(|standing| self.note_standing(standing));
         for column in &scored.filters {
             let blocked = column.values.iter().flatten().filter(|&&factor| factor < BLOCKED_BELOW).count();
             self.blocked_total.with_label_values(&[&column.name]).inc_by(blocked as u64);
         }
+    }
+
+    fn note_standing(&self, ShadowStanding { name, correlation, .. }: &ShadowStanding) {
+        let Some(correlation) = *correlation else { return };
+        let mut remembered = self.remembered.lock();
+        let (steps, mean) = remembered.correlations.entry(name.clone()).or_default();
+        *steps = (*steps + 1).min(CORRELATION_MEMORY_STEPS);
+        *mean += (f64::from(correlation) - *mean) / f64::from(*steps);
+        self.shadow_correlation.with_label_values(&[name]).set(*mean);
     }
 
     /// Shows the state.

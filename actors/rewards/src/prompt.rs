@@ -10,11 +10,11 @@ use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use openvalidators_messages::{StepKind, inference::ModelName};
-use template::Template;
-pub use template::TemplateError;
+pub(crate) use template::Filled;
+pub use template::{Template, TemplateError};
 
 use crate::{
-    config::{Compat, PromptConfig},
+    config::{Compat, PromptConfig, PromptTemplates},
     function::{RewardFunction, Values},
     step::{AskError, Step},
 };
@@ -26,16 +26,50 @@ pub const NAME: &str = "prompt_reward_model";
 const NEW_TOKENS: usize = 2;
 
 /// The highest grade.
-const BEST_GRADE: u8 = 10;
+pub const BEST_GRADE: u8 = 10;
 
 /// The reward: a tenth of the grade.
 pub struct Prompt {
     model: ModelName,
+    templates: Templates,
+    as_reference: bool,
+}
+
+/// What a judge is asked, by kind of step.
+pub struct Templates {
     augment: Template,
     followup: Template,
     answer: Template,
-    as_reference: bool,
 }
+
+// === impl Templates ===
+
+impl Templates {
+    /// The operator's files, and ours where there is none.
+    ///
+    /// # Errors
+    /// When a file cannot be used.
+    pub fn read(files: &PromptTemplates) -> Result<Self, TemplateError> {
+        let read = |file: &Option<PathBuf>, ours: &str| Template::read(file.as_deref(), ours);
+        Ok(Self {
+            augment: read(&files.augment, include_str!("../templates/augment.txt"))?,
+            followup: read(&files.followup, include_str!("../templates/followup.txt"))?,
+            answer: read(&files.answer, include_str!("../templates/answer.txt"))?,
+        })
+    }
+
+    /// For this kind of step.
+    #[must_use]
+    pub fn of(&self, kind: StepKind) -> &Template {
+        match kind {
+            StepKind::Augment => &self.augment,
+            StepKind::Followup => &self.followup,
+            StepKind::Answer => &self.answer,
+        }
+    }
+}
+
+// === impl Prompt ===
 
 impl Prompt {
     /// As configured.
@@ -43,25 +77,14 @@ impl Prompt {
     /// # Errors
     /// When a file that replaces a template cannot be used.
     pub fn new(config: &PromptConfig, compat: Compat) -> Result<Self, TemplateError> {
-        let read = |file: &Option<PathBuf>, ours: &str| Template::read(file.as_deref(), ours);
-        Ok(Self {
-            model: config.model.clone(),
-            augment: read(&config.templates.augment, include_str!("../templates/augment.txt"))?,
-            followup: read(&config.templates.followup, include_str!("../templates/followup.txt"))?,
-            answer: read(&config.templates.answer, include_str!("../templates/answer.txt"))?,
-            as_reference: compat.prompt_reference,
-        })
+        let templates = Templates::read(&config.templates)?;
+        Ok(Self { model: config.model.clone(), templates, as_reference: compat.prompt_reference })
     }
 
     /// The template for this kind of step. The reference compares the step's whole name with `followup` and `answer`,
     /// and steps are called `followup0`, `answer3`.
     fn template(&self, kind: StepKind) -> Option<&Template> {
-        match kind {
-            StepKind::Augment => Some(&self.augment),
-            _ if self.as_reference => None,
-            StepKind::Followup => Some(&self.followup),
-            StepKind::Answer => Some(&self.answer),
-        }
+        (kind == StepKind::Augment || !self.as_reference).then(|| self.templates.of(kind))
     }
 }
 

@@ -9,18 +9,21 @@ use crate::{
     dahoas::{self, Dahoas},
     diversity::{self, Diversity},
     dpo::{self, Dpo},
+    firewall::{self, Firewall},
     function::{Filter, Filtered, RewardFunction},
+    network::{self, Judges},
     nsfw::{self, Nsfw},
     prompt::{self, Prompt},
     reciprocate::{self, Reciprocate},
     relevance::{self, Relevance},
     rlhf::{self, Rlhf},
+    shadow::{self, Candidate},
     step::{AskError, Step},
     task_validator::{self, TaskValidator},
 };
 
 type MakeReward = fn(&Config) -> Result<Box<dyn RewardFunction>, ConfigError>;
-type MakeFilter = fn(&Config) -> Box<dyn Filter>;
+type MakeFilter = fn(&Config) -> Result<Box<dyn Filter>, ConfigError>;
 type IsEnabled = fn(&Config) -> bool;
 
 /// Every reward function, by its column, in the order of the reference.
@@ -32,16 +35,21 @@ const REWARDS: &[(&str, MakeReward)] = &[
     (prompt::NAME, |c| Ok(Box::new(Prompt::new(&c.prompt, c.compat)?))),
     // The control of comparisons: no weight, unless an operator gives it one.
     (constant::NAME, |_| Ok(Box::new(Constant))),
+    (network::NAME, |c| Ok(Box::new(Judges::new(&c.network, &c.prompt, c.has_share(network::NAME))?))),
 ];
 
 /// Every filter, by its column, in the order of the reference.
 const FILTERS: &[(&str, MakeFilter, IsEnabled)] = &[
-    (blacklist::NAME, |c| Box::new(Blacklist::new(&c.blacklist, c.compat)), |c| c.blacklist.enabled),
-    (task_validator::NAME, |c| Box::new(TaskValidator::new(c.compat)), |c| c.task_validator.enabled),
-    (relevance::NAME, |c| Box::new(Relevance::new(&c.relevance, c.compat)), |c| c.relevance.enabled),
-    (diversity::NAME, |c| Box::new(Diversity::new(&c.diversity, c.compat)), |c| c.diversity.enabled),
-    (nsfw::NAME, |c| Box::new(Nsfw::new(&c.nsfw, c.compat)), |c| c.nsfw.enabled),
+    (blacklist::NAME, |c| Ok(Box::new(Blacklist::new(&c.blacklist, c.compat))), |c| c.blacklist.enabled),
+    (task_validator::NAME, |c| Ok(Box::new(TaskValidator::new(c.compat))), |c| c.task_validator.enabled),
+    (relevance::NAME, |c| Ok(Box::new(Relevance::new(&c.relevance, c.compat))), |c| c.relevance.enabled),
+    (diversity::NAME, |c| Ok(Box::new(Diversity::new(&c.diversity, c.compat))), |c| c.diversity.enabled),
+    (nsfw::NAME, |c| Ok(Box::new(Nsfw::new(&c.nsfw, c.compat))), |c| c.nsfw.enabled),
 ];
+
+/// Filters that the reference lacks: turned off they leave no column.
+const FURTHER_FILTERS: &[(&str, MakeFilter, IsEnabled)] =
+    &[(firewall::NAME, |c| Ok(Box::new(Firewall::new(&c.firewall)?)), |c| c.firewall.enabled)];
 
 /// The names of all reward functions: what the operator may give a weight.
 pub fn reward_names() -> impl Iterator<Item = &'static str> {
@@ -50,24 +58,58 @@ pub fn reward_names() -> impl Iterator<Item = &'static str> {
 
 /// The names of all filters.
 pub fn filter_names() -> impl Iterator<Item = &'static str> {
-    FILTERS.iter().map(|(name, ..)| *name)
+    FILTERS.iter().chain(FURTHER_FILTERS).map(|(name, ..)| *name)
 }
 
-/// The reward functions that have a weight, or are shadows.
+/// The filters that are in force.
+#[must_use]
+pub fn enabled_filters(config: &Config) -> Vec<&'static str> {
+    let enabled = FILTERS.iter().chain(FURTHER_FILTERS).filter(|(.., is_enabled)| is_enabled(config));
+    enabled.map(|(name, ..)| *name).collect()
+}
+
+/// What may be named in `rewards.shadows`: reward functions, filters, and normalisers.
+pub fn candidate_names() -> impl Iterator<Item = &'static str> {
+    reward_names().chain(filter_names()).chain(shadow::NORMALISERS.iter().map(|(name, _)| *name))
+}
+
+/// Where a reward's column stands among the others.
+#[must_use]
+pub fn place_of(reward: &str) -> usize {
+    reward_names().position(|name| name == reward).unwrap_or(usize::MAX)
+}
+
+/// The reward functions that have a share.
 ///
 /// # Errors
 /// When one cannot be made as configured.
 pub fn rewards(config: &Config) -> Result<Vec<Box<dyn RewardFunction>>, ConfigError> {
-    REWARDS.iter().filter(|(name, _)| config.computes(name)).map(|(_, make)| make(config)).collect()
+    REWARDS.iter().filter(|(name, _)| config.has_share(name)).map(|(_, make)| make(config)).collect()
 }
 
-/// All filters; a disabled one lets everything pass.
-#[must_use]
-pub fn filters(config: &Config) -> Vec<Box<dyn Filter>> {
-    let filter = |(name, make, is_enabled): &(&'static str, MakeFilter, IsEnabled)| -> Box<dyn Filter> {
-        if is_enabled(config) { make(config) } else { Box::new(Disabled(name)) }
-    };
-    FILTERS.iter().map(filter).collect()
+/// All filters; one of the reference that is disabled lets everything pass.
+///
+/// # Errors
+/// When one cannot be made as configured.
+pub fn filters(config: &Config) -> Result<Vec<Box<dyn Filter>>, ConfigError> {
+    let reference = FILTERS.iter().map(|(name, make, is_enabled)| -> Result<Box<dyn Filter>, ConfigError> {
+        if is_enabled(config) { make(config) } else { Ok(Box::new(Disabled(name))) }
+    });
+    let further = FURTHER_FILTERS.iter().filter(|(.., is_enabled)| is_enabled(config));
+    reference.chain(further.map(|(_, make, _)| make(config))).collect()
+}
+
+/// The reward functions and filters that are to be run as shadows: those in force are none.
+///
+/// # Errors
+/// When one cannot be made as configured.
+pub fn shadows(config: &Config) -> Result<Vec<Candidate>, ConfigError> {
+    let is_shadow = |name: &str| config.shadows.contains(name);
+    let rewards = REWARDS.iter().filter(|(name, _)| is_shadow(name) && !config.has_share(name));
+    let rewards = rewards.map(|(_, make)| Ok(Candidate::Reward(make(config)?)));
+    let filters = FILTERS.iter().chain(FURTHER_FILTERS);
+    let filters = filters.filter(|(name, _, is_enabled)| is_shadow(name) && !is_enabled(config));
+    rewards.chain(filters.map(|(_, make, _)| Ok(Candidate::Filter(make(config)?)))).collect()
 }
 
 /// A filter that was turned off: 1 for every text. (In the reference a filter that is turned off blocks every text.)
@@ -91,17 +133,28 @@ mod tests {
     #[test]
     fn the_names_are_those_of_what_is_built() {
         let weights = reward_names().map(|name| (name.to_owned(), 0.5)).collect();
-        let config = Config { weights, ..Config::default() };
-        assert!(filters(&config).iter().map(|filter| filter.name()).eq(filter_names()));
+        let mut config = Config { weights, ..Config::default() };
+        assert!(
+            filters(&config).unwrap().iter().map(|filter| filter.name()).eq(FILTERS.iter().map(|(name, ..)| *name))
+        );
+        config.firewall.enabled = true;
+        assert!(filters(&config).unwrap().iter().map(|filter| filter.name()).eq(filter_names()));
         assert!(rewards(&config).unwrap().iter().map(|reward| reward.name()).eq(reward_names()));
     }
 
     #[test]
-    fn a_reward_is_computed_for_its_weight_or_as_a_shadow() {
+    fn a_shadow_is_what_is_named_and_not_in_force() {
         let built = |config: &Config| rewards(config).unwrap().iter().map(|reward| reward.name()).collect::<Vec<_>>();
+        let shadowed = |config: &Config| shadows(config).unwrap().iter().map(Candidate::name).collect::<Vec<_>>();
         let mut config = Config { weights: [("dpo_reward_model".into(), 0.0)].into(), ..Config::default() };
+        assert!(built(&config).is_empty() && shadowed(&config).is_empty());
+        config.shadows =
+            ["prompt_reward_model", "nsfw_filter", "firewall_filter", "relevance_filter"].map(Into::into).into();
         assert!(built(&config).is_empty());
-        config.shadows.insert("prompt_reward_model".into());
-        assert_eq!(built(&config), ["prompt_reward_model"]);
+        assert_eq!(shadowed(&config), ["prompt_reward_model", "nsfw_filter", "firewall_filter"]);
+        // Promoted.
+        config.weights.insert("prompt_reward_model".into(), 1.0);
+        config.firewall.enabled = true;
+        assert_eq!((built(&config), shadowed(&config)), (vec!["prompt_reward_model"], vec!["nsfw_filter"]));
     }
 }

@@ -64,6 +64,7 @@ pub fn raw(dpo: &[Option<f32>], embeddings: Option<Embeddings>) -> RawScores {
         rewards: vec![column("dpo_reward_model", dpo.to_vec())],
         filters: vec![column("diversity_reward_model", dpo.iter().map(|value| value.map(|_| 1.0)).collect())],
         embeddings,
+        ..RawScores::default()
     }
 }
 
@@ -78,6 +79,7 @@ pub fn step(name: &str, prompt: &str, texts: &[String], admission: Admission, in
 
 pub fn score(name: &str, prompt: &str, base_text: &str, used: &[String], completions: Vec<Completion>) -> Score {
     Score {
+        step: StepId { forward: ForwardId(1), index: 0 },
         name: name.parse().unwrap(),
         prompt: prompt.into(),
         base_text: base_text.into(),

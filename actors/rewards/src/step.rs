@@ -4,20 +4,22 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::Message;
 use openvalidators_messages::{
-    StepKind,
+    Hotkey, Judgement, StepId, StepKind,
     inference::{
         Classify, Composed, Embed, Generate, InferenceError, Input, LogProb, LogProbability, Logits, ModelName, Models,
         Overflow, Pooling, Row,
     },
     rewards::Score,
 };
-use openvalidators_runtime::{CallError, Mailbox};
+use openvalidators_runtime::{CallError, Mailbox, Seed};
 use parking_lot::Mutex;
+use rand::seq::index;
 use tokio::sync::OnceCell;
 
 use crate::{
     admission::{Admission, TooLong},
     function::Values,
+    network::Network,
 };
 
 /// The ways into inference.
@@ -37,6 +39,8 @@ pub struct Inference {
 
 /// The texts of one step, admitted, and the models.
 pub struct Step {
+    /// Which step: random choices are drawn from it.
+    pub id: StepId,
     /// What was asked for.
     pub kind: StepKind,
     /// The prompt as sent.
@@ -49,6 +53,8 @@ pub struct Step {
     pub texts: Vec<Arc<str>>,
     /// For each text, the index of its completion.
     pub places: Vec<usize>,
+    /// For each text, who wrote it.
+    pub authors: Vec<Hotkey>,
     /// For each text, the seconds after which it was here, by our own clock.
     pub arrived: Vec<f64>,
     /// Completions in the step, failed ones included.
@@ -56,7 +62,9 @@ pub struct Step {
     /// Successful completions that were not admitted.
     pub refused: Vec<TooLong>,
     inference: Inference,
+    network: Option<Network>,
     embedded: Mutex<HashMap<(ModelName, Pooling), Once<Embedded>>>,
+    judgements: Mutex<Vec<Judgement>>,
 }
 
 /// Made by whoever comes first, for all who come.
@@ -93,6 +101,9 @@ pub enum AskError {
         /// What happened to the message.
         error: CallError,
     },
+    /// Miners could not be asked to judge.
+    #[error("asking miners for grades: {0}")]
+    Judges(&'static str),
     /// Inference said no.
     #[error(transparent)]
     Inference(#[from] InferenceError),
@@ -117,29 +128,86 @@ impl Step {
     #[must_use]
     pub fn new(score: &Score, admission: Admission, inference: Inference) -> Self {
         let (mut texts, mut places, mut arrived, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut authors = Vec::new();
         for (place, completion) in score.completions.iter().enumerate().filter(|(_, c)| c.is_success()) {
             match admission.admit(&completion.text) {
                 Ok(text) => {
                     texts.push(text.into());
                     places.push(place);
+                    authors.push(completion.hotkey);
                     arrived.push(completion.elapsed_seconds);
                 }
                 Err(too_long) => refused.push(too_long),
             }
         }
         Self {
+            id: score.step,
             kind: score.name.kind(),
             prompt: Arc::clone(&score.prompt),
             base_text: Arc::clone(&score.base_text),
             used: Arc::clone(&score.used),
             texts,
             places,
+            authors,
             arrived,
             completions: score.completions.len(),
             refused,
             inference,
+            network: None,
             embedded: Mutex::default(),
+            judgements: Mutex::default(),
         }
+    }
+
+    /// A step of this share of its texts, one at least, drawn from the step; what is said of it has the places of the whole.
+    #[must_use]
+    pub fn sample(&self, share: f64) -> Self {
+        let count =
+            ((share * self.texts.len() as f64).round() as usize).clamp(1.min(self.texts.len()), self.texts.len());
+        let seed = self.network.as_ref().map_or(Seed(0), Network::seed);
+        let mut rng = seed.rng("rewards/shadows", &[self.id.forward.0, u64::from(self.id.index)]);
+        let mut chosen = index::sample(&mut rng, self.texts.len(), count).into_vec();
+        chosen.sort_unstable();
+        Self {
+            id: self.id,
+            kind: self.kind,
+            prompt: Arc::clone(&self.prompt),
+            base_text: Arc::clone(&self.base_text),
+            used: Arc::clone(&self.used),
+            texts: chosen.iter().map(|&at| Arc::clone(&self.texts[at])).collect(),
+            places: chosen.iter().map(|&at| self.places[at]).collect(),
+            authors: chosen.iter().map(|&at| self.authors[at]).collect(),
+            arrived: chosen.iter().map(|&at| self.arrived[at]).collect(),
+            completions: self.completions,
+            refused: Vec::new(),
+            inference: self.inference.clone(),
+            network: self.network.clone(),
+            embedded: Mutex::default(),
+            judgements: Mutex::default(),
+        }
+    }
+
+    /// With a way to miners who judge.
+    #[must_use]
+    pub fn asking(self, network: Option<Network>) -> Self {
+        Self { network, ..self }
+    }
+
+    /// The way to miners who judge, in a validator that runs.
+    #[must_use]
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// Keeps grades of miners for the record.
+    pub fn note_judgements(&self, judgements: Vec<Judgement>) {
+        self.judgements.lock().extend(judgements);
+    }
+
+    /// The grades kept so far, for the record.
+    #[must_use]
+    pub fn take_judgements(&self) -> Vec<Judgement> {
+        std::mem::take(&mut self.judgements.lock())
     }
 
     /// The base text and all texts through an encoder: asked for once, however many filters want them.

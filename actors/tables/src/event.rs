@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{COLUMN_NAMES, Column, MICROS_PER_SECOND, Skip, StepRow, text_digest};
+use crate::{COLUMN_NAMES, Column, MICROS_PER_SECOND, Shadow, Skip, StepRow, text_digest};
 
 /// Events that are no steps: what wandb has of checkpoints.
 const CHECKPOINT_KEY: &str = "neuron_weights";
@@ -65,8 +65,24 @@ fn long(event: &Map<String, Value>, start: StepRow) -> Result<StepRow, Skip> {
             row.columns.push(Column { name, raw, normalized });
         }
     }
+    row.shadows = shadows(event)?;
     check(&row)?;
     Ok(row)
+}
+
+/// What our event logs say of candidates.
+fn shadows(event: &Map<String, Value>) -> Result<Vec<Shadow>, Skip> {
+    let shadow = |shadow: &Value| {
+        let shadow = shadow.as_object()?;
+        Some(Shadow {
+            name: shadow.get("name")?.as_str()?.to_owned(),
+            correlation: number_at(shadow, "correlation"),
+            blocked: number_at(shadow, "blocked"),
+            seconds: number_at(shadow, "seconds"),
+            failed: shadow.get("failure").is_some_and(|failure| !failure.is_null()),
+        })
+    };
+    Ok(list(event, "shadows")?.iter().filter_map(shadow).collect())
 }
 
 fn wide(event: &Map<String, Value>, start: &StepRow, number: u64) -> Result<Vec<StepRow>, Skip> {

@@ -10,6 +10,7 @@ mod crowd;
 mod miners;
 mod models;
 mod over_time;
+pub mod shadows;
 
 use serde::Serialize;
 
@@ -130,6 +131,7 @@ pub struct Figures {
     models: models::Models,
     over_time: over_time::OverTime,
     crowd: crowd::Crowd,
+    shadows: shadows::Shadows,
 }
 
 // === impl Options ===
@@ -180,6 +182,7 @@ impl Figures {
             models: models::Models::default(),
             over_time: over_time::OverTime::default(),
             crowd: crowd::Crowd::default(),
+            shadows: shadows::Shadows::default(),
         }
     }
 
@@ -192,6 +195,7 @@ impl Figures {
         self.models.add(row);
         self.over_time.add(row, &self.options);
         self.crowd.add(row, &ids, &self.texts);
+        self.shadows.add(&row.shadows);
     }
 
     /// Every figure, those of the reference first. What there is no data for has no series.
@@ -214,6 +218,7 @@ impl Figures {
             self.crowd.copycats(options),
             self.crowd.routes(options),
             self.over_time.comparison(options),
+            self.shadows.figure(),
         ]
     }
 

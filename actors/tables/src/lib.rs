@@ -27,6 +27,6 @@ pub use csv_file::{CsvFile, CsvWriter};
 pub use event_log::{EventLog, tolerant_json};
 pub use forwards::OPEN_FORWARDS_LIMIT;
 pub use merged::Merged;
-pub use row::{COLUMN_NAMES, Column, MICROS_PER_SECOND, StepRow, text_digest};
+pub use row::{COLUMN_NAMES, Column, MICROS_PER_SECOND, Shadow, StepRow, text_digest};
 pub use source::{Item, RECORD_LIMIT_BYTES, Skip, Source, SourceError, Tally};
 pub use store::{Store, StoreWriter};

@@ -7,18 +7,20 @@ pub const MICROS_PER_SECOND: f64 = 1e6;
 
 /// The columns of scores that a store has, by the names of openvalidators 1.2.0 (`openvalidators/event.py`), and ours that
 /// it lacks. Each comes raw, and under `NAME_normalized` as it counted.
-pub const COLUMN_NAMES: [&str; 11] = [
+pub const COLUMN_NAMES: [&str; 13] = [
     "dpo_reward_model",
     "rlhf_reward_model",
     "reciprocate_reward_model",
     "dahoas_reward_model",
     "prompt_reward_model",
     "constant_reward_model",
+    "network_reward_model",
     "blacklist_filter",
     "task_validator_filter",
     "relevance_filter",
     "diversity_reward_model",
     "nsfw_filter",
+    "firewall_filter",
 ];
 
 /// A step: one prompt, the miners asked, what each completed and what that was worth. Lists are aligned: `uids[i]`,
@@ -64,6 +66,23 @@ pub struct StepRow {
     pub unscored: Option<String>,
     /// Scores of each reward model and filter, in the order of [`COLUMN_NAMES`].
     pub columns: Vec<Column>,
+    /// Candidates that counted for nothing. Tables do not keep them: a ledger and an event log have them.
+    pub shadows: Vec<Shadow>,
+}
+
+/// How a candidate reward function, filter or normaliser did in one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shadow {
+    /// Its name.
+    pub name: String,
+    /// Spearman's rank correlation with what is in force.
+    pub correlation: Option<f64>,
+    /// The share of completions a filter would block.
+    pub blocked: Option<f64>,
+    /// How long it took; `None` of a normaliser, which takes no time to speak of.
+    pub seconds: Option<f64>,
+    /// Whether it said nothing of the step.
+    pub failed: bool,
 }
 
 /// The scores of one reward model or filter, aligned with the completions.

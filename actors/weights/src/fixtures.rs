@@ -95,7 +95,13 @@ pub fn step(number: u64, block: u64, asked: &[(Hotkey, Option<f32>)]) -> (Arc<St
         digests: Default::default(),
     };
     let rewards = asked.iter().map(|(_, reward)| Reward::new(reward.unwrap_or(0.0)).unwrap()).collect();
-    let outcome =
-        StepOutcome::Scored(Scored { normalised: vec![], filters: vec![], rewards, best: None, gating_loss: None });
+    let outcome = StepOutcome::Scored(Scored {
+        normalised: vec![],
+        filters: vec![],
+        rewards,
+        best: None,
+        gating_loss: None,
+        shadows: vec![],
+    });
     (Arc::new(record), Arc::new(outcome))
 }

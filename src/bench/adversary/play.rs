@@ -224,7 +224,9 @@ impl Game<'_> {
         };
         let rewards = sheet.raw.rewards.iter().map(pick).collect();
         let mut filters: Vec<Column> = sheet.raw.filters.iter().map(pick).collect();
-        let Some(embedded) = &sheet.raw.embeddings else { return RawScores { rewards, filters, embeddings: None } };
+        let Some(embedded) = &sheet.raw.embeddings else {
+            return RawScores { rewards, filters, ..RawScores::default() };
+        };
         let row = |played: &Played| {
             let row = *sheet.rows.get(&played.place?)?;
             Some(embedded.rows[row * embedded.width..][..embedded.width].to_vec())
@@ -253,7 +255,7 @@ impl Game<'_> {
                 }
             }
         }
-        RawScores { rewards, filters, embeddings: Some(kept) }
+        RawScores { rewards, filters, embeddings: Some(kept), ..RawScores::default() }
     }
 
     /// How the rows of texts about this are turned before the history sees them: for each number where it comes from, and

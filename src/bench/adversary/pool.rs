@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, ensure};
-use openvalidators_messages::{Completion, Hotkey, QueryOutcome, RawScores, StepName, Uid, rewards::Score};
+use openvalidators_messages::{
+    Completion, ForwardId, Hotkey, QueryOutcome, RawScores, StepId, StepName, Uid, rewards::Score,
+};
 use openvalidators_prompts::{Embedded, Script, Source, TemplatePaths};
 use openvalidators_rewards::{score::Scorer, step::Step};
 use openvalidators_runtime::Seed;
@@ -156,6 +158,7 @@ impl Sheet {
         }
         let (admission, inference) = scorer.admission();
         let score = Score {
+            step: StepId { forward: ForwardId(0), index: 0 },
             name: prompt.name,
             prompt: Arc::clone(&prompt.prompt),
             base_text: Arc::clone(&prompt.base_text),

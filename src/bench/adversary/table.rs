@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use anyhow::Context;
 
-use super::{Game, Report, play::Outcome};
+use super::{Game, Report, judges::Captured, play::Outcome};
 
 /// What the table promises of each column.
 const LEGEND: &str = "\
@@ -12,6 +12,12 @@ const LEGEND: &str = "\
 Spearman's correlation of honest miners' weights with their three tiers (ties at their mean rank, so that about 0.94 is the \
 most). *Zeroed*: honest completions that filters leave less than a tenth of. *Found out*: the step from which on capture \
 stays at or below 0.5. *Length*: characters of an attacker's text over those of an honest one: what scoring it costs.";
+
+/// What the table of judges shows.
+const COLLUSION_LEGEND: &str = "\
+Where miners grade each other (`network_reward_model`), attackers who do poor work give each other 10 and others 0. In each \
+cell their capture ratio, were these grades the only reward: by the mean of the judges' grades → by their median, as in the \
+validator; in brackets, when they judge honestly.";
 
 /// The games of one strategy, by share.
 struct Row<'a> {
@@ -54,6 +60,22 @@ pub fn text(report: &Report) -> String {
     text
 }
 
+/// What colluding judges get, as text.
+fn collusion(report: &Report) -> String {
+    let shares: Vec<f64> =
+        rows(report).first().map_or_else(Vec::new, |row| row.games.iter().map(|game| game.share).collect());
+    let columns: Vec<String> = shares.iter().map(|share| format!("capture at {:.0} %", 100.0 * share)).collect();
+    let mut text = format!("| judges | {} |\n|---|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+    for played in &report.collusion {
+        let cell = |captured: &Captured| {
+            format!("{} → {} ({})", two(captured.mean), two(captured.median), two(captured.honest))
+        };
+        let cells: Vec<String> = played.captures.iter().map(cell).collect();
+        let _ = writeln!(text, "| {} | {} |", played.judges, cells.join(" | "));
+    }
+    text
+}
+
 /// Writes `adversary.md` and `adversary.svg`.
 ///
 /// # Errors
@@ -64,7 +86,8 @@ pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
         "# What attackers earn\n\n\
          Made by `openvalidators bench adversary --write docs`; do not edit. {} uids, {} asked in a step, {} steps, {} prompts, {} \
          texts, seed {}. In each cell: under the rules of openvalidators 1.2.0 → under ours.\n\n{}\n{LEGEND}\n\n\
-         ![Capture ratio of each strategy](adversary.svg)\n",
+         ![Capture ratio of each strategy](adversary.svg)\n\n\
+         ## Colluding judges\n\n{}\n{COLLUSION_LEGEND}\n",
         setting.uids,
         setting.asked,
         setting.steps,
@@ -72,6 +95,7 @@ pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
         report.texts,
         report.seed,
         text(report),
+        collusion(report),
     );
     for (name, content) in [("adversary.md", page), ("adversary.svg", plot(report))] {
         let file = folder.join(name);

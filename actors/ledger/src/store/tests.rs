@@ -61,7 +61,7 @@ pub(crate) fn record(forward: u64, index: u8, texts: u16, bytes: usize) -> StepR
         scoring: Scoring::Scored(RawScores {
             rewards: vec![Column { name: "dpo".into(), values: vec![Some(-2.5); texts.into()] }],
             filters: vec![],
-            embeddings: None,
+            ..RawScores::default()
         }),
         digests: BTreeMap::new(),
     }
@@ -74,6 +74,7 @@ pub(crate) fn outcome(reward: f32) -> StepOutcome {
         rewards: vec![Reward::new(reward).unwrap()],
         best: Some(0),
         gating_loss: None,
+        shadows: vec![],
     })
 }
 
@@ -447,8 +448,9 @@ fn scoring() -> impl Strategy<Value = Scoring> {
         (any::<String>(), row).prop_map(|(model, rows)| Embeddings { model, width: 3, completions: vec![0], rows });
     prop_oneof![
         any::<String>().prop_map(|reason| Scoring::Unscored { reason }),
-        (cells(), cells(), proptest::option::of(embeddings))
-            .prop_map(|(rewards, filters, embeddings)| Scoring::Scored(RawScores { rewards, filters, embeddings })),
+        (cells(), cells(), proptest::option::of(embeddings)).prop_map(|(rewards, filters, embeddings)| {
+            Scoring::Scored(RawScores { rewards, filters, embeddings, ..RawScores::default() })
+        }),
     ]
 }
 

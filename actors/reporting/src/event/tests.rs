@@ -69,6 +69,7 @@ fn fixture_step() -> StoredStep {
         rewards: vec![Reward::new(0.4).unwrap(), Reward::ZERO],
         best: Some(0),
         gating_loss: Some(0.125),
+        shadows: vec![],
     })));
     stored
 }

@@ -1,5 +1,7 @@
 //! Settings of the filters.
 
+use std::path::PathBuf;
+
 use openvalidators_messages::inference::ModelName;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +70,19 @@ pub struct NsfwConfig {
     pub boundary: f32,
 }
 
+/// The filter of texts that give orders to whoever reads them, `firewall_filter`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FirewallConfig {
+    /// Off, there is no such filter.
+    pub enabled: bool,
+    /// A causal model that follows instructions.
+    pub model: ModelName,
+    /// A file that replaces the wording of `actors/rewards/templates/firewall.txt`: it holds `{prompt}` and `{completion}`
+    /// once, and ends where Yes or No is to begin.
+    pub template: Option<PathBuf>,
+}
+
 /// The blacklist filter, `blacklist_filter`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -112,6 +127,13 @@ impl Default for NsfwConfig {
     /// Off: none of the models that are fetched by default is such a classifier.
     fn default() -> Self {
         Self { enabled: false, model: ModelName::new("roberta-hate-speech-dynabench-r4-target"), boundary: -0.5 }
+    }
+}
+
+impl Default for FirewallConfig {
+    /// Off: the model that follows instructions well enough is not fetched by default.
+    fn default() -> Self {
+        Self { enabled: false, model: ModelName::new("open-llama-7b-open-instruct"), template: None }
     }
 }
 

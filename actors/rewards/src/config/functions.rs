@@ -46,6 +46,21 @@ pub struct PromptTemplates {
     pub answer: Option<PathBuf>,
 }
 
+/// Miners as judges of each other, `network_reward_model`: they are asked what the prompt-scored reward asks its model, in
+/// the wording of `rewards.prompt.templates`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// Miners asked for a grade of one completion; its author is never among them.
+    pub judges: usize,
+    /// Completions of a step that are judged, drawn at random. With `judges` it bounds the queries of a step.
+    pub completions_per_step: usize,
+    /// Queries between two epochs of the chain; when they are spent nothing more is judged.
+    pub queries_per_epoch: u64,
+    /// What a judge has for its grade.
+    pub timeout_seconds: f64,
+}
+
 // === defaults ===
 
 impl Default for DpoConfig {
@@ -57,6 +72,12 @@ impl Default for DpoConfig {
 impl Default for PromptConfig {
     fn default() -> Self {
         Self { model: ModelName::new("open-llama-7b-open-instruct"), templates: PromptTemplates::default() }
+    }
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { judges: 3, completions_per_step: 4, queries_per_epoch: 1_000, timeout_seconds: 8.0 }
     }
 }
 

@@ -49,7 +49,7 @@ fn ten_recorded_steps_come_to_the_same_rewards() {
         let raw = RawScores {
             rewards: columns(&weights.map(|(name, _)| name)),
             filters: columns(&filters),
-            embeddings: None,
+            ..RawScores::default()
         };
         let outcome = state.fold(&rules, state.sequence.next(), &record(&answered, raw));
         let scored = outcome.scored().unwrap();
@@ -95,6 +95,7 @@ fn diversity_step(rows: &[Vec<f32>]) -> StepRecord {
         rewards: vec![column("dpo_reward_model", vec![Some(1.0); rows.len()])],
         filters: vec![column("diversity_reward_model", batch_factors(&heard, &vec![0.0; rows.len()], 2, 0.1))],
         embeddings: Some(embeddings),
+        ..RawScores::default()
     };
     record(&vec![true; rows.len()], raw)
 }

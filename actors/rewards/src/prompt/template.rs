@@ -17,7 +17,7 @@ const COMPLETION: &str = "{completion}";
 
 /// A template: three pieces of ours around prompt and completion.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Template {
+pub struct Template {
     before: Arc<str>,
     between: Arc<str>,
     /// Where it ends the grade is to begin.
@@ -27,9 +27,9 @@ pub(super) struct Template {
 }
 
 /// A template with its words of others.
-pub(super) struct Filled {
+pub(crate) struct Filled {
     /// What the model continues.
-    pub(super) composed: Composed,
+    pub(crate) composed: Composed,
     characters: usize,
     after: Arc<str>,
 }
@@ -46,7 +46,7 @@ pub struct TemplateError {
 
 impl Template {
     /// Reads the operator's file, or takes our words.
-    pub(super) fn read(file: Option<&Path>, ours: &str) -> Result<Self, TemplateError> {
+    pub(crate) fn read(file: Option<&Path>, ours: &str) -> Result<Self, TemplateError> {
         let Some(path) = file else { return Self::parse(ours).map_err(|reason| error(Path::new("built in"), reason)) };
         let size = fs::metadata(path).map_err(|e| error(path, e.to_string()))?.len();
         if size > FILE_LIMIT_BYTES {
@@ -74,7 +74,7 @@ impl Template {
     }
 
     /// Puts prompt and completion in their places, unable to open or close a tag of the template.
-    pub(super) fn fill(&self, prompt: &str, completion: &str, as_reference: bool) -> Filled {
+    pub(crate) fn fill(&self, prompt: &str, completion: &str, as_reference: bool) -> Filled {
         let theirs = |text: &str| match as_reference {
             true => without_tag_words(text, &self.tags),
             false => with_tags_opened(text, &self.tags),
@@ -94,6 +94,15 @@ impl Template {
             after: self.after.clone(),
         }
     }
+
+    /// The same as one text, for a reader who is handed no parts; `quote` makes the completion harmless in it.
+    #[must_use]
+    pub fn text(&self, prompt: &str, completion: &str, quote: impl Fn(&str) -> String) -> String {
+        let prompt = with_tags_opened(prompt, &self.tags);
+        // Opened again behind the quoting: what it takes away could close up to a tag.
+        let completion = with_tags_opened(&quote(&with_tags_opened(completion, &self.tags)), &self.tags);
+        [&*self.before, &prompt, &self.between, &completion, &self.after].concat()
+    }
 }
 
 // === impl Filled ===
@@ -101,7 +110,7 @@ impl Template {
 impl Filled {
     /// What the model wrote, from all that was decoded: what follows the template's last words. The reference cuts off as
     /// many characters as it asked with, and is wrong where a tokenizer does not give back what it took.
-    pub(super) fn continuation<'a>(&self, whole: &'a str, as_reference: bool) -> Option<&'a str> {
+    pub(crate) fn continuation<'a>(&self, whole: &'a str, as_reference: bool) -> Option<&'a str> {
         if as_reference {
             let start = whole.char_indices().nth(self.characters).map_or(whole.len(), |(start, _)| start);
             return Some(&whole[start..]);

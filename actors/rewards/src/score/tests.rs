@@ -1,11 +1,11 @@
-use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{cell::Cell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use openvalidators_messages::{
     Scoring, Sequence, StepRecord,
     inference::{Embed, InferenceError, LogProb, LogProbability, ModelName, Pooling},
     rewards::Score,
 };
-use openvalidators_runtime::testing::recording_mailbox;
+use openvalidators_runtime::{DrivenClock, testing::recording_mailbox};
 
 use super::*;
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 };
 
 async fn scored(config: &Config, inference: &Inference, score: &Score) -> Result<ScoreSheet, Unscored> {
-    let scorer = Scorer::new(config, inference.clone()).unwrap();
+    let scorer = Scorer::new(config, inference.clone(), Arc::new(DrivenClock::new(Duration::ZERO))).unwrap();
     let (admission, inference) = scorer.admission();
     scorer.score(&Step::new(score, admission, inference)).await
 }

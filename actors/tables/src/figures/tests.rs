@@ -214,6 +214,19 @@ fn models_are_correlated_and_filters_counted() {
 }
 
 #[test]
+fn candidates_are_averaged_over_the_steps_that_say_something() {
+    let mut figures = Figures::new(Options::default());
+    for (correlation, failed) in [(Some(0.5), false), (Some(1.0), false), (None, true)] {
+        let (name, seconds) = ("firewall_filter".to_owned(), Some(2.0));
+        let shadows = vec![Shadow { name, correlation, seconds, failed, blocked: correlation.map(|_| 0.1) }];
+        figures.add(&StepRow { name: "answer0".into(), shadows, ..StepRow::default() });
+    }
+    let figure = figures.finish().into_iter().find(|figure| figure.id == "shadows").unwrap();
+    let numbers: Vec<f64> = figure.series.iter().map(|series| series.y[0].unwrap()).collect();
+    close(&numbers, &[0.75, 0.1, 2.0, 3.0, 1.0]);
+}
+
+#[test]
 fn copies_routes_and_changes_are_found() {
     let mut figures = Figures::new(Options { interval_minutes: 1, ..Options::default() });
     let text = "the same long sentence, word for word, from both of them";
@@ -242,6 +255,6 @@ fn copies_routes_and_changes_are_found() {
 #[test]
 fn nothing_makes_figures_without_series() {
     let all = Figures::new(Options::default()).finish();
-    assert_eq!(all.len(), 15);
+    assert_eq!(all.len(), 16);
     assert!(all.iter().all(|figure| figure.series.is_empty()), "{all:?}");
 }

@@ -1,0 +1,109 @@
+//! The way to miners who judge.
+
+use std::sync::Arc;
+
+use openvalidators_messages::{Completion, Hotkey, Metagraph, dendrite::Query, gating::Routed};
+use openvalidators_runtime::{CallError, Mailbox, Seed};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+/// Completions that are before their judges at once, over all forwards: so many places of the dendrite's inbox, which has
+/// more than these and one for each forward, so that no forward waits for judges to be asked.
+const CASES_AT_ONCE: usize = 32;
+
+/// Whom to ask, how, and what was spent on it. Clones share the budget: make it once, outside the actor's factory.
+#[derive(Clone)]
+pub struct Network {
+    query: Mailbox<Query>,
+    metagraph: watch::Receiver<Arc<Metagraph>>,
+    seed: Seed,
+    quote: fn(&str) -> String,
+    spent: Arc<Mutex<Spent>>,
+    at_once: Arc<Semaphore>,
+}
+
+/// Queries in one epoch.
+#[derive(Debug, Default)]
+struct Spent {
+    epoch: u64,
+    queries: u64,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// Through the dendrite, to miners of this subnet. `quote` makes a miner's text harmless in what another one reads.
+    #[must_use]
+    pub fn new(
+        query: Mailbox<Query>,
+        metagraph: watch::Receiver<Arc<Metagraph>>,
+        seed: Seed,
+        quote: fn(&str) -> String,
+    ) -> Self {
+        let at_once = Arc::new(Semaphore::new(CASES_AT_ONCE));
+        Self { query, metagraph, seed, quote, spent: Arc::default(), at_once }
+    }
+
+    pub(super) async fn ask(&self, query: Query) -> Result<Vec<Completion>, CallError> {
+        // The semaphore is never closed: without a place the query goes out all the same.
+        let _place = self.at_once.acquire().await.ok();
+        self.query.call(query).await
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    pub(super) fn quote(&self, text: &str) -> String {
+        (self.quote)(text)
+    }
+
+    /// Those of these hotkeys that serve an axon now.
+    pub(super) fn serving(&self, hotkeys: &[Hotkey]) -> Vec<Routed> {
+        let metagraph = self.metagraph.borrow();
+        let routed = |hotkey: &Hotkey| {
+            let neuron = metagraph.neuron(metagraph.uid_of(hotkey)?)?;
+            Some(Routed {
+                uid: neuron.uid,
+                hotkey: *hotkey,
+                axon: neuron.axon?,
+                propensity: 1.0,
+                uniform_propensity: None,
+            })
+        };
+        hotkeys.iter().filter_map(routed).collect()
+    }
+
+    /// Takes so many queries from the budget of the epoch that runs, or none.
+    pub(super) fn spend(&self, queries: u64, per_epoch: u64) -> bool {
+        let epoch = self.metagraph.borrow().epoch_index;
+        self.spent.lock().spend(epoch, queries, per_epoch)
+    }
+}
+
+// === impl Spent ===
+
+impl Spent {
+    fn spend(&mut self, epoch: u64, queries: u64, per_epoch: u64) -> bool {
+        if epoch != self.epoch {
+            *self = Self { epoch, queries: 0 };
+        }
+        let affordable = self.queries.saturating_add(queries) <= per_epoch;
+        self.queries += if affordable { queries } else { 0 };
+        affordable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_its_budget_and_the_next_one_again() {
+        let mut spent = Spent::default();
+        assert!(spent.spend(3, 4, 10) && spent.spend(3, 4, 10));
+        assert!(!spent.spend(3, 4, 10), "4 of the 2 that are left");
+        assert!(spent.spend(3, 2, 10));
+        assert!(spent.spend(4, 4, 10));
+    }
+}

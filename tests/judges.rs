@@ -1,0 +1,70 @@
+//! Candidates on live traffic, from outside: miners of the local network judge each other, and nothing that counts changes.
+
+use serde_json::Value;
+
+use crate::program::{Program, get, output, stderr};
+
+/// Only miners that do the task, in three tiers.
+const MINERS: [&str; 12] = [
+    "localnet.miners.good=4",
+    "localnet.miners.fair=4",
+    "localnet.miners.poor=4",
+    "localnet.miners.slow=0",
+    "localnet.miners.lazy=0",
+    "localnet.miners.echo=0",
+    "localnet.miners.copycat=0",
+    "localnet.miners.keyword_spammer=0",
+    "localnet.miners.hanging=0",
+    "localnet.miners.garbage=0",
+    "localnet.miners.oversized=0",
+    "localnet.miners.wrong_json=0",
+];
+
+const JUDGES: [&str; 4] = [
+    "localnet.miners.refusing=0",
+    "rewards.shadows=[\"network_reward_model\",\"rank_normaliser\"]",
+    "rewards.network.completions_per_step=6",
+    "rewards.network.timeout_seconds=5.0",
+];
+
+#[test]
+fn miners_judge_each_other_as_a_shadow_and_rewards_stay_as_they_are() {
+    let state = tempfile::tempdir().unwrap();
+    let with: Vec<&str> = MINERS.iter().chain(&JUDGES).flat_map(|setting| ["--set", setting]).collect();
+    let mut program = Program::start(state.path(), &[&["--steps", "9"][..], &with].concat());
+    let address = program.metrics_address();
+    for _ in 0..6 {
+        program.until("step");
+    }
+    let (_, metrics) = get(&address, "/metrics");
+    let (_, status) = program.finish();
+    assert!(status.success());
+
+    let number = |series: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{metrics}")).parse().unwrap()
+    };
+    let grades = number("openvalidators_rewards_judgements_total{result=\"grade\"}");
+    assert!(grades >= 30.0, "miners answered with {grades} grades");
+    assert!(number("openvalidators_rewards_judge_disagreement_count") > 5.0);
+    assert!(number("openvalidators_rewards_shadow_seconds_count{shadow=\"network_reward_model\"}") >= 5.0);
+    let agreement = number("openvalidators_rewards_shadow_correlation{shadow=\"network_reward_model\"}");
+    assert!((-1.0..=1.0).contains(&agreement), "{agreement}");
+    assert!(metrics.contains("openvalidators_rewards_judge_bias{hotkey="), "{metrics}");
+
+    let state = state.path().to_str().unwrap();
+    // Played again from the records: the same, with the settings of then.
+    let replayed = output(&[&["replay", "--state-dir", state][..], &with].concat());
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
+
+    let compared =
+        output(&["what-if", "--from", state, "--json", "--with", "rewards.weights={network_reward_model=1.0}"]);
+    assert!(compared.status.success(), "{}", stderr(&compared));
+    let told: Value = serde_json::from_slice(&compared.stdout).unwrap();
+    let shadow = &told["shadows"][0];
+    assert_eq!((&shadow["name"], &shadow["steps"]), (&"network_reward_model".into(), &9.into()), "{told}");
+
+    let figures = output(&["analyze", "--from", state, "--figure", "shadows", "--tables"]);
+    let said = String::from_utf8(figures.stdout).unwrap();
+    assert!(said.contains("network_reward_model") && said.contains("rank_normaliser"), "{said}");
+}
