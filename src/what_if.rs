@@ -317,7 +317,9 @@ impl Change {
         let said = raw.shadows.iter().filter(|shadow| !shadow.factors.is_empty());
         for shadow in said.filter(|shadow| self.promoted.contains(&&*shadow.name)) {
             raw.filters.retain(|column| column.name != shadow.name);
-            raw.filters.push(Column { name: shadow.name.clone(), values: shadow.factors.clone() });
+            // What it did not see of a sampled step passes.
+            let values = shadow.factors.iter().map(|factor| factor.or(Some(1.0))).collect();
+            raw.filters.push(Column { name: shadow.name.clone(), values });
         }
         for column in raw.filters.iter_mut().filter(|column| self.without.contains(&column.name)) {
             column.values.iter_mut().for_each(|value| *value = Some(1.0));

@@ -98,7 +98,7 @@ const ZEROED_MARGIN: f64 = 0.03;
 
 /// A change of rewards, weights or models must not make any attack pay more than it did when the table was written. A better
 /// table is written by
-/// `OPENVALIDATORS_WRITE_GATE=1 cargo test -p openvalidators --test main bench::no_attack_pays_more`, and committed.
+/// `OPENVALIDATORS_WRITE_GATE=1 cargo test -p openvalidators --test outside no_attack_pays_more`, and committed.
 #[test]
 fn no_attack_pays_more_than_in_the_committed_table() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/adversary");

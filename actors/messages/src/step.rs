@@ -244,10 +244,18 @@ impl StepOutcome {
         self
     }
 
-    /// Whether rewards made the same of the step, whatever gating made of it.
+    /// Whether rewards made the same of the step, whatever gating made of it, and whichever candidates stood beside it: those
+    /// of a configuration come and go, and count for nothing.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
-        self.clone().with_gating_loss(None) == other.clone().with_gating_loss(None)
+        let counted = |outcome: &Self| {
+            let mut counted = outcome.clone().with_gating_loss(None);
+            if let Self::Scored(scored) = &mut counted {
+                scored.shadows.clear();
+            }
+            counted
+        };
+        counted(self) == counted(other)
     }
 }
 
