@@ -310,6 +310,7 @@ pub(crate) mod tests {
                 raw: vec![Some(-1.5), None, Some(0.1)],
                 normalized: vec![],
             }],
+            shadows: vec![],
         };
         (0..count).map(row).collect()
     }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::{Column, event};
+use crate::{Column, Shadow, event};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../tests/fixtures/plotting.json")).unwrap()
