@@ -120,7 +120,9 @@ fn no_attack_pays_more_than_in_the_committed_table() {
         std::fs::copy(&cache, &kept).unwrap();
         return;
     }
-    let told: BTreeMap<String, f64> = serde_json::from_slice(&std::fs::read(&table).unwrap()).unwrap();
+    let told = std::fs::read(&table)
+        .unwrap_or_else(|error| panic!("{}: {error}; write it with OPENVALIDATORS_WRITE_GATE=1", table.display()));
+    let told: BTreeMap<String, f64> = serde_json::from_slice(&told).unwrap();
     assert!(found.keys().eq(told.keys()), "other strategies than in {}: write it anew", table.display());
     let worse = found.iter().filter(|(name, found)| match name.as_str() {
         "honest rank correlation" => **found < told[*name] - RANK_MARGIN,
