@@ -247,12 +247,14 @@ impl Config {
 
     fn turn_on_compat(&mut self) {
         self.rewards.compat = rewards::Compat::REFERENCE;
+        self.rewards.defences = rewards::Defences::NONE;
         self.prompts.compat = prompts::Compat { paste_verbatim: true };
         self.inference.interpret_special_tokens = true;
         if self.gating.routing == gating::RoutingKind::Learned {
             self.gating.routing = gating::RoutingKind::Uniform;
         }
         self.gating.compat = gating::Compat { accumulate_gradients: true };
+        self.weights.rest_half_life_turns = 0.0;
     }
 
     /// Whether the values make sense, each crate judging its own.

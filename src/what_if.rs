@@ -39,8 +39,8 @@ pub struct Change {
     pub without: Vec<String>,
     /// Calls that took longer failed.
     pub timeout: Option<f64>,
-    /// Another normalisation of raw scores.
-    pub normalisation: Normalisation,
+    /// Another normalisation of raw scores than the configured one.
+    pub normalisation: Option<Normalisation>,
     /// Filters that ran as shadows and count now.
     pub promoted: Vec<&'static str>,
 }
@@ -200,10 +200,18 @@ impl Comparison {
     /// Nothing played yet.
     #[must_use]
     pub fn new(before: &Config, after: &Config, change: Change) -> Self {
-        let (before, mut after) = (Play::new(before), Play::new(after));
-        after.rules = after.rules.normalised_by(change.normalisation);
+        let (mut before, mut after) = (Play::new(before), Play::new(after));
+        if let Some(normalisation) = change.normalisation {
+            after.rules = after.rules.normalised_by(normalisation);
+        }
+        let same_history = before.rules.remembers_as(&after.rules);
+        if same_history {
+            for play in [&mut before, &mut after] {
+                play.rules = play.rules.clone().without_memory();
+            }
+        }
         Self {
-            same_history: before.rules.remembers_as(&after.rules),
+            same_history,
             before,
             after,
             change,
@@ -339,15 +347,10 @@ impl Change {
 
 impl Play {
     fn new(config: &Config) -> Self {
-        let weights = &config.weights;
         Self {
             rules: Rules::new(&config.rewards),
             rewards: State::default(),
-            score_rules: FoldRules {
-                alpha: weights.moving_average_alpha,
-                max_importance: weights.max_importance,
-                forget_after_blocks: weights.forget_after_blocks,
-            },
+            score_rules: FoldRules::from(&config.weights),
             scores: Scores::default(),
             unscored: 0,
         }

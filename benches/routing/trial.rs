@@ -10,7 +10,7 @@ use openvalidators_messages::{
     Asked, Completion, ForwardId, Hotkey, PromptEmbedding, QueryOutcome, RawScores, Reward, STEP_RECORD_VERSION,
     Scored, Scoring, Sequence, StepId, StepName, StepOutcome, StepRecord, gating::Routed,
 };
-use openvalidators_weights::scores::{FoldRules, Scores};
+use openvalidators_weights::scores::{FoldRules, Rest, Scores};
 use rand::Rng;
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 const LATEST: usize = 5;
 /// Scores are compared as they were on average from this step on: each by itself is a moving average and moves.
 const SETTLED_AT: usize = 4 * STEPS_A_TEMPO;
-const FOLD: FoldRules = FoldRules { alpha: 0.05, max_importance: 10.0, forget_after_blocks: 50_400 };
+const FOLD: FoldRules = FoldRules { alpha: 0.05, max_importance: 10.0, forget_after_blocks: 50_400, rest: Rest::NEVER };
 
 /// What came of it.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@
 //! forward (the best completion does not become the next prompt), learned routing, and other validators. Special tokens in
 //! completions are read as text in both columns.
 
+pub mod defences;
 pub mod judges;
 pub mod lab;
 pub mod play;
@@ -28,6 +29,7 @@ use prometheus::Registry;
 use serde::Serialize;
 
 use self::{
+    defences::Ablation,
     lab::Lab,
     play::{Attack, Board, Outcome, Setting, play},
     pool::{Prompt, Said, Sheet},
@@ -35,6 +37,9 @@ use self::{
     strategy::Strategy,
 };
 use crate::{cli::BenchAdversary, config::Config, console::print_text, engine, models, score};
+
+/// What stands for a strategy where nobody attacks.
+const NOBODY: &str = "nobody";
 
 /// The most miners: a subnet has no more places.
 const MOST_UIDS: usize = 4_096;
@@ -65,12 +70,16 @@ pub struct Report {
     pub texts: usize,
     /// Where passages and dice came from.
     pub seed: u64,
+    /// What makes it again.
+    pub command: String,
     /// The same population without attackers.
     pub nobody: Game,
     /// By strategy, then by share.
     pub games: Vec<Game>,
     /// What miners earn who lie as judges, by the number of judges.
     pub collusion: Vec<judges::Collusion>,
+    /// By defence, then by strategy: at the middle share.
+    pub ablations: Vec<Ablation>,
 }
 
 /// Plays and prints.
@@ -82,7 +91,7 @@ pub async fn run(command: &BenchAdversary, ours: Config, reference: Config) -> a
     if let Some(folder) = &command.write {
         table::write(&report, folder)?;
     }
-    print_text(&if command.json { serde_json::to_string(&report)? } else { table::text(&report) });
+    print_text(&if command.json { serde_json::to_string(&report)? } else { table::whole(&report) });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -108,26 +117,84 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
         tracing::info!(strategy = strategy.name(), "writing its texts");
         said.push(pool::said(*strategy, &prompts, &lab, seed).await?);
     }
+    // Settings by which texts are scored: those of the reference, ours, and ours without one defence each.
+    let mut settings = vec![reference.clone(), ours.clone()];
+    settings.extend(defences::ALL.iter().map(|defence| defence.without(ours)));
     let mut sheets = Vec::new();
-    for config in [&reference.rewards, &ours.rewards] {
-        sheets.push(score_all(&prompts, &said, &Scorer::new(config, inference.clone(), clock.clone())?).await?);
+    for config in &settings {
+        let scorer = Scorer::new(&config.rewards, inference.clone(), clock.clone())?;
+        sheets.push(score_all(&prompts, &said, &scorer).await?);
         if let Some(file) = &command.cache {
             remembered.write(file)?;
         }
     }
-    let [of_reference, of_ours] = &sheets[..] else { anyhow::bail!("two rule books were to be scored") };
-    let board = |config, sheets| Board { prompts: &prompts, sheets, config };
-    let boards = [board(&reference.rewards, of_reference), board(&ours.rewards, of_ours)];
+    let boards: Vec<Board<'_>> =
+        settings.iter().zip(&sheets).map(|(config, sheets)| Board { prompts: &prompts, sheets, config }).collect();
     let silence: Said = vec![vec![None]; prompts.len()];
     let mut attacks = vec![Attack { strategy: strategies::ALL[0], said: &silence, share: 0.0 }];
     for (strategy, said) in chosen.iter().zip(&said) {
         attacks.extend(command.shares.iter().map(|share| Attack { strategy: *strategy, said, share: *share }));
     }
-    let mut games = play_all(&boards, &attacks, setting, seed);
-    let nobody = Game { strategy: "nobody", idea: "the same subnet without attackers", ..games.remove(0) };
-    let texts = of_ours.iter().map(|sheet| sheet.places.len()).sum();
+    let middle = command.shares.get(command.shares.len() / 2).copied().unwrap_or_default();
+    // Each attack under the reference and under ours; and again without each defence that is against it.
+    let mut matches: Vec<Match<'_>> =
+        attacks.iter().flat_map(|attack| boards[..2].iter().map(|board| Match { board, attack: *attack })).collect();
+    let mut ablated = Vec::new();
+    for (defence, board) in defences::ALL.iter().zip(&boards[2..]) {
+        for (place, attack) in attacks.iter().enumerate() {
+            if place == 0 || (attack.share == middle && defence.is_against(attack.strategy.name())) {
+                ablated.push((defence, place));
+                matches.push(Match { board, attack: *attack });
+            }
+        }
+    }
+    let outcomes = play_all(&matches, setting, seed);
+    let (of_games, of_ablations) = outcomes.split_at(2 * attacks.len());
+    let mut games: Vec<Game> = attacks
+        .iter()
+        .zip(of_games.chunks_exact(2))
+        .map(|(attack, outcomes)| {
+            let (strategy, idea) = (attack.strategy.name(), attack.strategy.idea());
+            Game { strategy, idea, share: attack.share, reference: outcomes[0], ours: outcomes[1] }
+        })
+        .collect();
+    let ablations = ablated.iter().zip(of_ablations).map(|((defence, place), without)| {
+        let (attack, with) = (&attacks[*place], games[*place].ours);
+        let strategy = if *place == 0 { NOBODY } else { attack.strategy.name() };
+        let (switch, idea, share) = (defence.switch, defence.idea, attack.share);
+        Ablation { switch, idea, strategy, share, without: *without, with }
+    });
+    let ablations = ablations.collect();
+    let nobody = Game { strategy: NOBODY, idea: "the same subnet without attackers", ..games.remove(0) };
     let collusion = judges::play(&prompts, &command.shares, seed)?;
-    Ok(Report { setting, prompts: prompts.len(), texts, seed: command.seed, nobody, games, collusion })
+    let texts = sheets[1].iter().map(|sheet| sheet.places.len()).sum();
+    Ok(Report {
+        setting,
+        prompts: prompts.len(),
+        texts,
+        seed: command.seed,
+        command: again(command),
+        nobody,
+        games,
+        ablations,
+        collusion,
+    })
+}
+
+/// The command that makes this report again; what was left to the defaults is written out.
+fn again(command: &BenchAdversary) -> String {
+    let BenchAdversary { conversations, steps, uids, asked, shares, only, seed, set, .. } = command;
+    let shares: Vec<String> = shares.iter().map(f64::to_string).collect();
+    let mut words = format!(
+        "openvalidators bench adversary --conversations {conversations} --steps {steps} --uids {uids} --asked {asked} --shares {} \
+         --seed {seed}",
+        shares.join(",")
+    );
+    if !only.is_empty() {
+        words += &format!(" --only {}", only.join(","));
+    }
+    words.extend(set.iter().map(|set| format!(" --set {set}")));
+    words + " --write docs"
 }
 
 fn check(command: &BenchAdversary) -> anyhow::Result<Setting> {
@@ -164,8 +231,14 @@ async fn score_all(prompts: &[Prompt], said: &[Said], scorer: &Scorer) -> anyhow
     Ok(sheets)
 }
 
-/// Every attack under both rule books, on all cores.
-fn play_all(boards: &[Board<'_>; 2], attacks: &[Attack<'_>], setting: Setting, seed: Seed) -> Vec<Game> {
+/// A game to be played.
+struct Match<'a> {
+    board: &'a Board<'a>,
+    attack: Attack<'a>,
+}
+
+/// Every game, on all cores; outcomes in the order of the games.
+fn play_all(matches: &[Match<'_>], setting: Setting, seed: Seed) -> Vec<Outcome> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let next = std::sync::atomic::AtomicUsize::new(0);
     let played = parking_lot::Mutex::new(BTreeMap::new());
@@ -174,10 +247,8 @@ fn play_all(boards: &[Board<'_>; 2], attacks: &[Attack<'_>], setting: Setting, s
             scope.spawn(|| {
                 loop {
                     let place = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some(attack) = attacks.get(place) else { break };
-                    let [reference, ours] = boards.each_ref().map(|board| play(board, *attack, setting, seed));
-                    let (strategy, idea) = (attack.strategy.name(), attack.strategy.idea());
-                    played.lock().insert(place, Game { strategy, idea, share: attack.share, reference, ours });
+                    let Some(Match { board, attack }) = matches.get(place) else { break };
+                    played.lock().insert(place, play(board, *attack, setting, seed));
                 }
             });
         }

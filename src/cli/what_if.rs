@@ -37,9 +37,9 @@ pub struct WhatIf {
     /// Count calls that took longer as failed.
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
-    /// How raw scores of reward models become shares of 0 to 1.
-    #[arg(long, value_enum, default_value = "running")]
-    pub normaliser: Normaliser,
+    /// How raw scores of reward models become shares of 0 to 1 [default: as the validator did].
+    #[arg(long, value_enum)]
+    pub normaliser: Option<Normaliser>,
     /// How many of the latest scores the running normaliser is about.
     #[arg(long, value_name = "SCORES", default_value_t = COUNT_LIMIT_SCORES, value_parser = clap::value_parser!(u64).range(1..))]
     pub normaliser_memory: u64,
@@ -63,7 +63,9 @@ pub struct WhatIf {
 /// How raw scores become shares.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Normaliser {
-    /// By the running mean and variance of each model, as the validator does.
+    /// By the median and the median absolute deviation of what filters pass.
+    Robust,
+    /// By the running mean and variance of each model, as openvalidators 1.2.0 did.
     Running,
     /// By the mean and variance of the step's own scores.
     Step,
@@ -85,13 +87,14 @@ impl WhatIf {
 
     /// The normalisation asked for.
     #[must_use]
-    pub fn normalisation(&self) -> Normalisation {
-        match self.normaliser {
+    pub fn normalisation(&self) -> Option<Normalisation> {
+        Some(match self.normaliser? {
+            Normaliser::Robust => Normalisation::Robust,
             Normaliser::Running => Normalisation::Running { count_limit: self.normaliser_memory },
             Normaliser::Step => Normalisation::Step,
             Normaliser::Rank => Normalisation::Rank,
             Normaliser::Raw => Normalisation::Raw,
-        }
+        })
     }
 
     /// Those, and the change.

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 use openvalidators_messages::{Column, Hotkey, Scored, Scoring, Sequence};
-use openvalidators_weights::scores::{FoldRules, Scores};
+use openvalidators_weights::scores::{FoldRules, Rest, Scores};
 use serde_json::Value;
 
 use super::*;
@@ -133,8 +133,12 @@ async fn ten_steps_of_the_reference_come_out_the_same() {
     let recorded = golden("pipeline");
     let roles = ["dpo", "rlhf", "reciprocate", "relevance_bert", "relevance_mpnet", "diversity", "nsfw"];
     let mut stream = stream(&roles, true, &[]).await;
-    let rules =
-        FoldRules { alpha: recorded["alpha"].as_f64().unwrap(), max_importance: 1.0, forget_after_blocks: u64::MAX };
+    let rules = FoldRules {
+        alpha: recorded["alpha"].as_f64().unwrap(),
+        max_importance: 1.0,
+        forget_after_blocks: u64::MAX,
+        rest: Rest::NEVER,
+    };
     let mut averages = Scores::default();
     let mut variances: std::collections::BTreeMap<String, Variance> = Default::default();
     let steps = recorded["steps"].as_array().unwrap();

@@ -114,12 +114,14 @@ fn an_unknown_filter_is_named_with_those_there_are() {
 /// Raw scores grow with every step, and miner 1 is always ahead of miner 2: by rank that is all there is.
 #[test]
 fn another_normaliser_changes_scores_and_the_same_one_does_not() {
-    let with = |normalisation| ranks(&config(&[]), Change { normalisation, ..Change::default() }).1.rows();
+    let with = |normalisation| {
+        ranks(&config(&[]), Change { normalisation: Some(normalisation), ..Change::default() }).1.rows()
+    };
     let score = |rows: &[Row], uid: u16| {
         let row = rows.iter().find(|row| row.uid == Some(Uid(uid))).unwrap();
         (row.before.score, row.after.score)
     };
-    let same = with(Normalisation::default());
+    let same = with(Normalisation::Robust);
     assert!(same.iter().all(|row| row.before == row.after));
     let by_rank = with(Normalisation::Rank);
     let ((_, first), (_, second)) = (score(&by_rank, 1), score(&by_rank, 2));

@@ -1,5 +1,6 @@
-//! Texts that earn nothing because they were there before: stock phrases, the prompt, what this forward already used.
-//! After `reward/blacklist.py` of the reference.
+//! Texts that earn nothing because they were there before: stock phrases, the prompt or most of it, what this forward already
+//! used. After `reward/blacklist.py` of the reference. The fold adds phrases that are overused from step to step
+//! ([`crate::phrases`]).
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -8,7 +9,9 @@ use openvalidators_runtime::on_worker;
 
 use crate::{
     admission::folded,
-    config::{BlacklistConfig, Compat},
+    comparison::unconfused,
+    config::{BlacklistConfig, Compat, Defences},
+    echo,
     function::{Filter, Filtered, pass},
     step::{AskError, Step},
 };
@@ -20,13 +23,14 @@ pub const NAME: &str = "blacklist_filter";
 pub struct Blacklist {
     phrases: Vec<String>,
     exact: bool,
+    defences: Defences,
 }
 
 impl Blacklist {
     /// As configured.
     #[must_use]
-    pub fn new(config: &BlacklistConfig, compat: Compat) -> Self {
-        Self { phrases: config.phrases.clone(), exact: compat.blacklist_exact }
+    pub fn new(config: &BlacklistConfig, compat: Compat, defences: Defences) -> Self {
+        Self { phrases: config.phrases.clone(), exact: compat.blacklist_exact, defences }
     }
 }
 
@@ -54,10 +58,17 @@ impl Filter for Blacklist {
 
     async fn filter(&self, step: &Step) -> Result<Filtered, AskError> {
         let (exact, phrases, used) = (self.exact, self.phrases.clone(), Arc::clone(&step.used));
+        let (lookalikes, echo) = (self.defences.fold_lookalikes, self.defences.echo);
         let (texts, prompt, base_text) = (step.texts.clone(), Arc::clone(&step.prompt), Arc::clone(&step.base_text));
         let factors = on_worker(move || {
             let blocked = blocked(&phrases, &used, &prompt, &base_text, exact);
-            texts.iter().map(|text| pass(!blocked.contains(&key(text, exact)))).collect::<Vec<_>>()
+            let echoed = echo.then(|| echo::Prompt::new(&prompt));
+            let passes = |text: &str| {
+                let text = if lookalikes { unconfused(text) } else { text.into() };
+                let is_echo = echoed.as_ref().is_some_and(|prompt| prompt.is_given_back(&text));
+                !is_echo && !blocked.contains(&key(&text, exact))
+            };
+            texts.iter().map(|text| pass(passes(text))).collect::<Vec<_>>()
         });
         Ok(factors.await.into())
     }

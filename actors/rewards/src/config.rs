@@ -1,12 +1,14 @@
 //! The operator's settings of rewards and filters.
 
 mod compat;
+mod defences;
 mod filters;
 mod functions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use compat::Compat;
+pub use defences::Defences;
 pub use filters::{
     BlacklistConfig, DiversityConfig, FirewallConfig, Measure, NsfwConfig, RelevanceConfig, RelevanceStage,
     TaskValidatorConfig,
@@ -72,6 +74,8 @@ pub struct Config {
     pub blacklist: BlacklistConfig,
     /// The task validator filter.
     pub task_validator: TaskValidatorConfig,
+    /// Defences that openvalidators 1.2.0 did not have.
+    pub defences: Defences,
     /// Behaviour of openvalidators 1.2.0 that was given up, for those who must compare with it.
     pub compat: Compat,
 }
@@ -284,6 +288,7 @@ impl Default for Config {
             firewall: FirewallConfig::default(),
             blacklist: BlacklistConfig::default(),
             task_validator: TaskValidatorConfig::default(),
+            defences: Defences::default(),
             compat: Compat::default(),
         }
     }

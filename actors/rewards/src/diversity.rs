@@ -4,11 +4,14 @@
 //! computed here. *Against the history* it is compared with what earlier steps remembered; that part needs state, so
 //! the fold applies it to the rows this filter hands on ([`crate::fold`]).
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use openvalidators_messages::inference::{ModelName, Pooling};
 
 use crate::{
-    config::{Compat, DiversityConfig},
+    comparison::unconfused,
+    config::{Compat, Defences, DiversityConfig},
     function::{Filter, Filtered, Memory, Values},
     history::{Smallest, distance},
     step::{AskError, Step},
@@ -23,6 +26,7 @@ pub struct Diversity {
     bottom_k: usize,
     batch_midpoint: f32,
     as_reference: bool,
+    fold_lookalikes: bool,
 }
 
 /// How near the next completion of the step may be: 0.02 for a repeat, 0.5 at `midpoint`, 0.98 at twice that. With a
@@ -65,9 +69,30 @@ fn logistic(x: f32) -> f32 {
 impl Diversity {
     /// As configured.
     #[must_use]
-    pub fn new(config: &DiversityConfig, compat: Compat) -> Self {
+    pub fn new(config: &DiversityConfig, compat: Compat, defences: Defences) -> Self {
         let DiversityConfig { model, bottom_k, batch_midpoint, .. } = config.clone();
-        Self { model, bottom_k, batch_midpoint, as_reference: compat.diversity_reference }
+        let (as_reference, fold_lookalikes) = (compat.diversity_reference, defences.fold_lookalikes);
+        Self { model, bottom_k, batch_midpoint, as_reference, fold_lookalikes }
+    }
+
+    /// The rows of the texts, those in disguise without it: a copy with look-alike letters is near what it copies. The model is
+    /// asked again for these alone.
+    async fn rows(&self, step: &Step) -> Result<(usize, Vec<Option<Vec<f32>>>), AskError> {
+        let embedded = step.embedded(&self.model, Pooling::MeanNormalised).await?;
+        let mut rows = embedded.texts.clone();
+        if self.fold_lookalikes {
+            let plain = |(place, text): (usize, &Arc<str>)| {
+                let plain = unconfused(text);
+                (*plain != **text && !plain.trim().is_empty()).then(|| (place, Arc::from(&*plain)))
+            };
+            let (places, texts): (Vec<usize>, Vec<Arc<str>>) = step.texts.iter().enumerate().filter_map(plain).unzip();
+            let plain = step.embed_others(&self.model, texts).await?;
+            for (place, row) in places.into_iter().zip(plain) {
+                // Another width would be another model's.
+                rows[place] = row.filter(|row| row.len() == embedded.width);
+            }
+        }
+        Ok((embedded.width, rows))
     }
 
     /// The factors within a step of texts with these rows, of which some are `silent`, as they `arrived`
@@ -94,12 +119,12 @@ impl Filter for Diversity {
 
     /// Empty texts say nothing: they get 0, are no neighbours to anyone, and are not remembered.
     async fn filter(&self, step: &Step) -> Result<Filtered, AskError> {
-        let embedded = step.embedded(&self.model, Pooling::MeanNormalised).await?;
+        let (width, rows) = self.rows(step).await?;
         let silent: Vec<bool> = step.texts.iter().map(|text| text.is_empty() && !self.as_reference).collect();
-        let heard = |(row, silent): (&Option<Vec<f32>>, &bool)| row.clone().filter(|_| !silent);
-        let rows: Vec<_> = embedded.texts.iter().zip(&silent).map(heard).collect();
+        let heard = |(row, silent): (Option<Vec<f32>>, &bool)| row.filter(|_| !silent);
+        let rows: Vec<_> = rows.into_iter().zip(&silent).map(heard).collect();
         let factors = self.factors(&rows, &silent, &step.arrived);
-        let memory = Memory { model: self.model.clone(), width: embedded.width, rows };
+        let memory = Memory { model: self.model.clone(), width, rows };
         Ok(Filtered { factors, memory: Some(memory) })
     }
 }

@@ -4,20 +4,28 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use openvalidators_messages::{
-    Column, Embeddings, RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring, Sequence, StepOutcome, StepRecord,
+    Column, Completion, Embeddings, RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring, Sequence, StepOutcome,
+    StepRecord,
 };
 
 use crate::{
+    blacklist,
     combination::{Weights, best, combine},
     config::Config,
     diversity::{self, history_factor},
+    followers::{Followers, Said},
     history::History,
-    normaliser::{Normalisation, Normaliser, SingleScore},
+    normaliser::{COUNT_LIMIT_SCORES, Normalisation, Normaliser, SingleScore},
+    phrases::Phrases,
+    robust::Robust,
     shadow,
 };
 
 /// Rows of the history that the reference skips, and remembers in addition: `history_range` of `reward/diversity.py`.
 const REFERENCE_SKIPPED_ROWS: usize = 500;
+
+/// A completion that filters leave less of has no part in what others are measured by.
+const COUNTS: f32 = 0.5;
 
 /// The settings a fold depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +39,8 @@ pub struct Rules {
     normalisation: Normalisation,
     shadow_normalisers: Vec<(&'static str, Normalisation)>,
     bounded_by: Option<String>,
+    overused_phrases: bool,
+    followers: bool,
 }
 
 /// What rewards remember from step to step.
@@ -40,12 +50,18 @@ pub struct State {
     pub sequence: Sequence,
     /// Its outcome; `None` before the first.
     pub latest: Option<Arc<StepOutcome>>,
-    /// The running normaliser of each reward column.
+    /// The running normaliser of each reward column; with the robust one, empty.
     pub normalisers: BTreeMap<String, Normaliser>,
+    /// The robust normaliser of each reward column.
+    pub robust: BTreeMap<String, Robust>,
     /// The embeddings of the diversity filter.
     pub history: History,
     /// The encoder that made them.
     pub history_model: String,
+    /// Phrases, and how often they were said.
+    pub phrases: Phrases,
+    /// Who says what others said before.
+    pub followers: Followers,
     /// sha256 of the files behind each column, under `COLUMN/MODEL/FILE`.
     pub digests: BTreeMap<String, String>,
 }
@@ -67,12 +83,19 @@ impl Rules {
                 false => SingleScore::VariesNot,
             },
             best_of_nothing: config.compat.best_of_nothing,
-            normalisation: config.normaliser.as_deref().and_then(shadow::normaliser).unwrap_or_default(),
+            normalisation: config.normaliser.as_deref().and_then(shadow::normaliser).unwrap_or(
+                match config.defences.robust_normaliser {
+                    true => Normalisation::Robust,
+                    false => Normalisation::Running { count_limit: COUNT_LIMIT_SCORES },
+                },
+            ),
             shadow_normalisers: shadow::NORMALISERS
                 .into_iter()
                 .filter(|(name, _)| config.shadows.contains(*name))
                 .collect(),
             bounded_by: config.bounded_by.clone(),
+            overused_phrases: config.defences.overused_phrases,
+            followers: config.defences.followers,
         }
     }
 
@@ -82,11 +105,19 @@ impl Rules {
         Self { normalisation, ..self }
     }
 
-    /// Whether both compare completions with the past in the same way: then what one made of the history of the diversity
-    /// filter is what the other makes of it.
+    /// For records whose filters have been applied: what the past says of them is in them.
+    #[must_use]
+    pub fn without_memory(self) -> Self {
+        Self { overused_phrases: false, followers: false, ..self }
+    }
+
+    /// Whether both compare completions with the past in the same way: then what one made of it is what the other makes of it.
     #[must_use]
     pub fn remembers_as(&self, other: &Self) -> bool {
-        let history = |rules: &Self| (rules.history_bottom_k, rules.history_skip, rules.history_rows);
+        let history = |rules: &Self| {
+            let Self { history_bottom_k, history_skip, history_rows, overused_phrases, followers, .. } = *rules;
+            (history_bottom_k, history_skip, history_rows, overused_phrases, followers)
+        };
         history(self) == history(other)
     }
 
@@ -132,12 +163,14 @@ impl State {
         };
         check(rules, record, raw)?;
         self.forget_other_models(record, raw);
-        let normalised = raw.rewards.iter().map(|column| self.normalise(rules, column)).collect::<Vec<_>>();
         let mut filters = raw.filters.clone();
         if let Some(embeddings) = &raw.embeddings {
             self.compare_with_history(rules, embeddings, &mut filters);
             self.history.remember(embeddings.width, &embeddings.rows, rules.history_rows);
         }
+        self.compare_with_others(rules, record, &mut filters);
+        let counts = counts(&filters, record.completions.len());
+        let normalised = raw.rewards.iter().map(|column| self.normalise(rules, column, &counts)).collect::<Vec<_>>();
         let succeeded: Vec<bool> = record.completions.iter().map(|completion| completion.is_success()).collect();
         let mut rewards = combine(&succeeded, &rules.weights, &normalised, &filters);
         rules.bound(&mut rewards, &succeeded, &normalised, &filters);
@@ -147,10 +180,16 @@ impl State {
         Ok(Scored { normalised, filters, rewards, best, gating_loss: None, shadows })
     }
 
-    fn normalise(&mut self, rules: &Rules, column: &Column) -> Column {
-        let normaliser = self.normalisers.entry(column.name.clone()).or_default();
-        let values = rules.normalisation.apply(normaliser, &column.values, rules.single_score);
-        Column { name: column.name.clone(), values }
+    fn normalise(&mut self, rules: &Rules, column: &Column, counts: &[bool]) -> Column {
+        let name = column.name.clone();
+        let values = match rules.normalisation {
+            Normalisation::Robust => self.robust.entry(name.clone()).or_default().normalise(&column.values, counts),
+            other => {
+                let running = self.normalisers.entry(name.clone()).or_default();
+                other.apply(running, &column.values, rules.single_score)
+            }
+        };
+        Column { name, values }
     }
 
     fn compare_with_history(&self, rules: &Rules, embeddings: &Embeddings, filters: &mut [Column]) {
@@ -167,6 +206,24 @@ impl State {
         }
     }
 
+    /// Blocks what is made of overused phrases, and what follows others by habit.
+    fn compare_with_others(&mut self, rules: &Rules, record: &StepRecord, filters: &mut [Column]) {
+        let answered: Vec<usize> =
+            (0..record.completions.len()).filter(|place| record.completions[*place].is_success()).collect();
+        let said = |place: &usize| {
+            let Completion { hotkey, text, elapsed_seconds, .. } = &record.completions[*place];
+            Said { hotkey: *hotkey, text, arrived: *elapsed_seconds }
+        };
+        if rules.overused_phrases {
+            let texts: Vec<&str> = answered.iter().map(|place| record.completions[*place].text.as_str()).collect();
+            block(filters, blacklist::NAME, &answered, &self.phrases.judge(&record.prompt, &texts));
+        }
+        if rules.followers {
+            let said: Vec<Said<'_>> = answered.iter().map(said).collect();
+            block(filters, diversity::NAME, &answered, &self.followers.judge(&said));
+        }
+    }
+
     /// Numbers of different models do not mix: a column whose files changed starts anew.
     fn forget_other_models(&mut self, record: &StepRecord, raw: &RawScores) {
         let stale = |name: &str| {
@@ -180,6 +237,7 @@ impl State {
         for name in stale_rewards {
             tracing::warn!(column = name, "the model of this column changed; its normaliser starts anew");
             self.normalisers.remove(name);
+            self.robust.remove(name);
         }
         if stale_history {
             tracing::warn!(
@@ -224,6 +282,22 @@ fn check(rules: &Rules, record: &StepRecord, raw: &RawScores) -> Result<(), Stri
         return Err(format!("the record's {} embeddings of width {width} are damaged", places.len()));
     }
     Ok(())
+}
+
+/// Puts 0 in the column of a filter where a completion may not pass; a record without the column has nothing to block.
+fn block(filters: &mut [Column], name: &str, places: &[usize], passes: &[bool]) {
+    let Some(column) = filters.iter_mut().find(|column| column.name == name) else { return };
+    for (place, _) in places.iter().zip(passes).filter(|(_, passes)| !**passes) {
+        if let Some(factor) = &mut column.values[*place] {
+            *factor = 0.0;
+        }
+    }
+}
+
+/// Which completions say what others are worth: those that filters leave [`COUNTS`] of or more.
+fn counts(filters: &[Column], completions: usize) -> Vec<bool> {
+    let left = |place: usize| filters.iter().map(|column| column.values[place].unwrap_or(0.0)).product::<f32>();
+    (0..completions).map(|place| left(place) >= COUNTS).collect()
 }
 
 fn belongs(file: &str, column: &str) -> bool {

@@ -29,14 +29,17 @@ mod actor;
 pub mod admission;
 pub mod blacklist;
 pub mod combination;
+pub mod comparison;
 mod config;
 pub mod constant;
 pub mod correlation;
 pub mod dahoas;
 pub mod diversity;
 pub mod dpo;
+pub mod echo;
 pub mod firewall;
 pub mod fold;
+pub mod followers;
 pub mod function;
 pub mod history;
 mod metrics;
@@ -47,12 +50,14 @@ pub mod normaliser;
 pub mod nsfw;
 #[cfg(test)]
 mod parity;
+pub mod phrases;
 pub mod prompt;
 pub mod reciprocate;
 mod recovery;
 pub mod registry;
 pub mod relevance;
 pub mod rlhf;
+pub mod robust;
 #[cfg(test)]
 mod samples;
 pub mod score;
@@ -63,8 +68,9 @@ pub mod task_validator;
 
 pub use actor::{Mailboxes, RewardsActor, StartError};
 pub use config::{
-    BlacklistConfig, Compat, Config, ConfigError, DiversityConfig, DpoConfig, FirewallConfig, Measure, NetworkConfig,
-    NsfwConfig, PromptConfig, PromptTemplates, RelevanceConfig, RelevanceStage, RewardModelConfig, TaskValidatorConfig,
+    BlacklistConfig, Compat, Config, ConfigError, Defences, DiversityConfig, DpoConfig, FirewallConfig, Measure,
+    NetworkConfig, NsfwConfig, PromptConfig, PromptTemplates, RelevanceConfig, RelevanceStage, RewardModelConfig,
+    TaskValidatorConfig,
 };
 pub use metrics::Metrics;
 pub use network::Network;

@@ -231,6 +231,10 @@ impl Metrics {
             self.mean.with_label_values(&[name]).set(normaliser.mean);
             self.deviation.with_label_values(&[name]).set(normaliser.variance.sqrt());
         }
+        for (name, robust) in &state.robust {
+            self.mean.with_label_values(&[name]).set(robust.location);
+            self.deviation.with_label_values(&[name]).set(robust.scale);
+        }
         self.history_rows.set(i64::try_from(state.history.len()).unwrap_or(i64::MAX));
         self.sequence.set(i64::try_from(state.sequence.0).unwrap_or(i64::MAX));
     }

@@ -2,12 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::robust::Robust;
+
 /// The count stops growing here, so that old scores keep fading: `count_limit` of the reference's `reward/reward.py`.
 pub const COUNT_LIMIT_SCORES: u64 = 3000;
 
-/// How raw scores become shares of 0..=1. The validator knows only the first; the others are there to be compared with it.
+/// How raw scores become shares of 0..=1. The validator knows the first two; the others are there to be compared with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Normalisation {
+    /// By median and median absolute deviation of what filters pass: [`crate::robust`], the default.
+    Robust,
     /// By the running mean and variance of so many latest scores: [`Normaliser`].
     Running {
         /// [`COUNT_LIMIT_SCORES`] in the reference and the validator.
@@ -21,16 +25,12 @@ pub enum Normalisation {
     Raw,
 }
 
-impl Default for Normalisation {
-    fn default() -> Self {
-        Self::Running { count_limit: COUNT_LIMIT_SCORES }
-    }
-}
-
 impl Normalisation {
-    /// The normalised scores of a column. Only the running one reads and changes `running`.
+    /// The normalised scores of a column. Only the running one reads and changes `running`; the robust one, whose memory the
+    /// fold keeps, begins and ends with this column.
     pub fn apply(self, running: &mut Normaliser, scores: &[Option<f32>], single: SingleScore) -> Vec<Option<f32>> {
         match self {
+            Self::Robust => Robust::default().normalise(scores, &vec![true; scores.len()]),
             Self::Running { count_limit } => running.normalise_within(count_limit, scores, single),
             Self::Step => Normaliser::default().normalise(scores, single),
             Self::Rank => ranks(scores),
@@ -118,7 +118,8 @@ impl Normaliser {
     }
 }
 
-fn normal_cdf(z: f64) -> f64 {
+/// The share of a normal distribution below `z` standard deviations.
+pub(crate) fn normal_cdf(z: f64) -> f64 {
     0.5 * (1.0 + libm::erf(z / std::f64::consts::SQRT_2))
 }
 
@@ -149,7 +150,11 @@ mod tests {
         let (raw, count) = apply(Normalisation::Raw);
         assert_eq!((raw, count), (vec![Some(3.0), None, Some(-1.0), Some(3.0), None, Some(10.0)], 0));
         let (step, count) = apply(Normalisation::Step);
-        assert_eq!((step, count), (apply(Normalisation::default()).0, 0), "as the first step of a running one");
+        assert_eq!(
+            (step, count),
+            (apply(Normalisation::Running { count_limit: COUNT_LIMIT_SCORES }).0, 0),
+            "as the first step of a running one"
+        );
         let mut short = Normaliser::default();
         for _ in 0..3 {
             Normalisation::Running { count_limit: 5 }.apply(&mut short, &scores, SingleScore::default());

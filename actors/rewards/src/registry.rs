@@ -40,10 +40,10 @@ const REWARDS: &[(&str, MakeReward)] = &[
 
 /// Every filter, by its column, in the order of the reference.
 const FILTERS: &[(&str, MakeFilter, IsEnabled)] = &[
-    (blacklist::NAME, |c| Ok(Box::new(Blacklist::new(&c.blacklist, c.compat))), |c| c.blacklist.enabled),
+    (blacklist::NAME, |c| Ok(Box::new(Blacklist::new(&c.blacklist, c.compat, c.defences))), |c| c.blacklist.enabled),
     (task_validator::NAME, |c| Ok(Box::new(TaskValidator::new(c.compat))), |c| c.task_validator.enabled),
     (relevance::NAME, |c| Ok(Box::new(Relevance::new(&c.relevance, c.compat))), |c| c.relevance.enabled),
-    (diversity::NAME, |c| Ok(Box::new(Diversity::new(&c.diversity, c.compat))), |c| c.diversity.enabled),
+    (diversity::NAME, |c| Ok(Box::new(Diversity::new(&c.diversity, c.compat, c.defences))), |c| c.diversity.enabled),
     (nsfw::NAME, |c| Ok(Box::new(Nsfw::new(&c.nsfw, c.compat))), |c| c.nsfw.enabled),
 ];
 

@@ -8,19 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fold::{Rules, State},
+    followers::Followers,
     history::History,
     normaliser::Normaliser,
+    phrases::Phrases,
+    robust::Robust,
 };
 
 /// Raised when the format changes, or what a fold makes of a record: an older snapshot is then folded anew.
-pub const SNAPSHOT_VERSION: u16 = 1;
+pub const SNAPSHOT_VERSION: u16 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
     latest: Option<Arc<StepOutcome>>,
     normalisers: BTreeMap<String, Normaliser>,
+    robust: BTreeMap<String, Robust>,
     digests: BTreeMap<String, String>,
     history_model: String,
+    phrases: Phrases,
+    followers: Followers,
     history_width: usize,
     history_rows: usize,
 }
@@ -33,8 +39,11 @@ pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
     let head = Head {
         latest: state.latest.clone(),
         normalisers: state.normalisers.clone(),
+        robust: state.robust.clone(),
         digests: state.digests.clone(),
         history_model: state.history_model.clone(),
+        phrases: state.phrases.clone(),
+        followers: state.followers.clone(),
         history_width: state.history.width(),
         history_rows: state.history.len(),
     };
@@ -56,8 +65,11 @@ pub fn decode(snapshot: &Snapshot, rules: &Rules) -> Result<State, SnapshotError
         sequence: snapshot.sequence,
         latest: head.latest,
         normalisers: head.normalisers,
+        robust: head.robust,
         history: History::from_rows(head.history_width, &rows, rules.history_rows()),
         history_model: head.history_model,
+        phrases: head.phrases,
+        followers: head.followers,
         digests: head.digests,
     })
 }

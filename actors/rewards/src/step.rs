@@ -241,6 +241,24 @@ impl Step {
         Ok(Arc::new(Embedded { width, base_text: rows.next().flatten(), texts: rows.collect() }))
     }
 
+    /// Rows of length 1 of texts that are no completions; `None` where a row has no direction or the device failed on it.
+    ///
+    /// # Errors
+    /// When the model does not answer, or not with one row for each text.
+    pub async fn embed_others(
+        &self,
+        model: &ModelName,
+        texts: Vec<Arc<str>>,
+    ) -> Result<Vec<Option<Vec<f32>>>, AskError> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = Asked { model, what: "embeddings", answers: texts.len() };
+        let ask = Embed { model: model.clone(), texts, pooling: Pooling::MeanNormalised };
+        let rows = asked.rows(&self.inference.embed, ask).await?;
+        Ok(rows.into_iter().map(|row| unit(&row.ok()?)).collect())
+    }
+
     /// The mean log-probability of each of these completions after the prompt, through a causal model; `None` where the
     /// device failed on a completion alone.
     ///

@@ -14,6 +14,11 @@ pub struct WeightsConfig {
     pub forget_after_blocks: u64,
     /// Most that one reward counts in the average, where a miner was asked against the odds of learned routing.
     pub max_importance: f64,
+    /// Where every miner is asked equally often, one turn is as many steps as it takes for each to be asked once. A hotkey
+    /// that no step asked for more turns than these loses score: it serves no axon, and rests on what it earned.
+    pub rest_grace_turns: f64,
+    /// Turns after which it has lost half. 0 never takes anything, as openvalidators 1.2.0.
+    pub rest_half_life_turns: f64,
     /// A snapshot of the scores goes to the ledger after so many steps.
     pub snapshot_every_steps: u64,
 
@@ -84,6 +89,8 @@ impl Default for WeightsConfig {
             moving_average_alpha: 0.05,
             forget_after_blocks: 50_400,
             max_importance: 10.0,
+            rest_grace_turns: 4.0,
+            rest_half_life_turns: 8.0,
             snapshot_every_steps: 50,
             set_at_fraction: 0.5,
             retry_after_blocks: 10,
@@ -122,6 +129,15 @@ impl WeightsConfig {
             ("max_importance", "a number of at least 1", self.max_importance, {
                 self.max_importance >= 1.0 && self.max_importance.is_finite()
             }),
+            ("rest_grace_turns", "from 1 to 1000", self.rest_grace_turns, {
+                (1.0..=1_000.0).contains(&self.rest_grace_turns)
+            }),
+            (
+                "rest_half_life_turns",
+                "from 0 to 1000",
+                self.rest_half_life_turns,
+                (0.0..=1_000.0).contains(&self.rest_half_life_turns),
+            ),
             (
                 "resend_held_after_tempos",
                 "from 0 to 1000",
@@ -153,6 +169,8 @@ mod tests {
             (WeightsConfig { exclude_quantile: 1.0, ..WeightsConfig::default() }, "exclude_quantile"),
             (WeightsConfig { max_importance: 0.5, ..WeightsConfig::default() }, "max_importance"),
             (WeightsConfig { max_importance: f64::NAN, ..WeightsConfig::default() }, "max_importance"),
+            (WeightsConfig { rest_grace_turns: 0.5, ..WeightsConfig::default() }, "rest_grace_turns"),
+            (WeightsConfig { rest_half_life_turns: -1.0, ..WeightsConfig::default() }, "rest_half_life_turns"),
             (WeightsConfig { attempts_per_epoch: 0, ..WeightsConfig::default() }, "attempts_per_epoch"),
         ];
         for (config, key) in cases {

@@ -4,9 +4,10 @@
 //! each reward counts by its importance: how probably uniform routing would have asked, over how probably the router did
 //! (Horvitz & Thompson 1952; self-normalised as in Swaminathan & Joachims 2015, "The self-normalized estimator for
 //! counterfactual learning"). A score is then what uniform routing would have made it, on average, for every miner at the
-//! same pace however often it was asked; and under uniform routing it is openvalidators 1.2.0's to the last bit.
+//! same pace however often it was asked; and under uniform routing it is openvalidators 1.2.0's to the last bit, but for
+//! those that rest ([`Rest`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openvalidators_messages::{
     Asked, Block, Completion, Hotkey, Sequence, StepOutcome, StepRecord,
@@ -38,6 +39,23 @@ pub struct FoldRules {
     pub max_importance: f64,
     /// A hotkey not asked for so many blocks is forgotten.
     pub forget_after_blocks: u64,
+    /// What a hotkey loses that is not there to be asked.
+    pub rest: Rest,
+}
+
+/// What a hotkey loses that is not there to be asked: without it, who works until its average is high and then serves no axon
+/// keeps it until it is forgotten.
+///
+/// Time is counted in turns: each scored step with `n` completions among `N` standings gives every other hotkey `n / N` of
+/// one, or more where the router asked it more rarely than uniform routing would when it last did. Of those that are there,
+/// uniform routing leaves e^−4 = 2 % out for 4 turns, and a millionth for 14. Steps count, not hours: a validator that stands
+/// still takes nothing from anybody, and folding the ledger again takes the same.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rest {
+    /// Turns without loss.
+    pub grace_turns: f64,
+    /// Turns after these in which half is lost; 0 never takes anything.
+    pub half_life_turns: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +66,16 @@ struct Standing {
     rewarded: u64,
     scored_at: f64,
     scored_block: Block,
+    /// Turns since it was asked.
+    #[serde(default)]
+    missed_turns: f64,
+    /// Uniform routing's odds over the router's when it was last asked.
+    #[serde(default = "one")]
+    importance: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl Scores {
@@ -98,7 +126,9 @@ impl Scores {
             let standing = self.standings.entry(completion.hotkey).or_insert(Standing::NEW);
             let importance = record.asked.get(place).map_or(1.0, Asked::importance);
             standing.take(completion, f64::from(reward.get()), record, rules.share(importance));
+            standing.importance = importance.clamp(1.0, rules.max_importance.max(1.0));
         }
+        self.rest(record, rules.rest);
         self.standings.retain(|_, standing| {
             if standing.asked == 0 && standing.scored_block == Block(0) {
                 // Made elsewhere: its time begins with the first step here.
@@ -106,6 +136,17 @@ impl Scores {
             }
             record.block.0.saturating_sub(standing.scored_block.0) <= rules.forget_after_blocks
         });
+    }
+
+    /// Those that were not asked have missed a part of a turn; and lose, once they have missed too many.
+    fn rest(&mut self, record: &StepRecord, rest: Rest) {
+        let turn = record.completions.len() as f64 / self.standings.len().max(1) as f64;
+        let asked: BTreeSet<Hotkey> = record.completions.iter().map(|completion| completion.hotkey).collect();
+        for (hotkey, standing) in &mut self.standings {
+            let before = standing.missed_turns;
+            standing.missed_turns = if asked.contains(hotkey) { 0.0 } else { before + turn / standing.importance };
+            standing.score *= rest.kept(before, standing.missed_turns);
+        }
     }
 
     /// Takes up at a step further on: what lay between is not in the ledger any more.
@@ -149,7 +190,22 @@ impl From<&WeightsConfig> for FoldRules {
             alpha: config.moving_average_alpha,
             max_importance: config.max_importance,
             forget_after_blocks: config.forget_after_blocks,
+            rest: Rest { grace_turns: config.rest_grace_turns, half_life_turns: config.rest_half_life_turns },
         }
+    }
+}
+
+impl Rest {
+    /// Nothing is ever lost, as in openvalidators 1.2.0.
+    pub const NEVER: Self = Self { grace_turns: 0.0, half_life_turns: 0.0 };
+
+    /// What is kept while the turns missed grow from `before` to `after`. Alike on every machine, hence not the standard
+    /// library's power.
+    #[must_use]
+    pub fn kept(&self, before: f64, after: f64) -> f64 {
+        let over = |missed: f64| (missed - self.grace_turns).max(0.0);
+        let lost = (over(after) - over(before)).max(0.0);
+        if lost > 0.0 && self.half_life_turns > 0.0 { libm::exp2(-lost / self.half_life_turns) } else { 1.0 }
     }
 }
 
@@ -162,7 +218,16 @@ impl FoldRules {
 }
 
 impl Standing {
-    const NEW: Self = Self { score: 0.0, asked: 0, answered: 0, rewarded: 0, scored_at: 0.0, scored_block: Block(0) };
+    const NEW: Self = Self {
+        score: 0.0,
+        asked: 0,
+        answered: 0,
+        rewarded: 0,
+        scored_at: 0.0,
+        scored_block: Block(0),
+        missed_turns: 0.0,
+        importance: 1.0,
+    };
 
     fn take(&mut self, completion: &Completion, reward: f64, record: &StepRecord, alpha: f64) {
         self.score = alpha * reward + (1.0 - alpha) * self.score;

@@ -8,13 +8,11 @@ use openvalidators_messages::{
     StepOutcome, StepRecord,
 };
 use openvalidators_rewards::{
-    Config,
     diversity::{self, Diversity},
     fold::{Rules, State},
 };
 use openvalidators_runtime::Seed;
 use openvalidators_weights::{
-    WeightsConfig,
     process::{Limits, emit, process},
     scores::{FoldRules, Scores},
 };
@@ -25,6 +23,7 @@ use super::{
     pool::{Prompt, Said, Sheet, TIERS, answered, earlier, identity, silent},
     strategy::{About, Haste, Moment, Presence, Strategy},
 };
+use crate::config::Config;
 
 /// How the game is played.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -56,7 +55,7 @@ pub struct Board<'a> {
     pub prompts: &'a [Prompt],
     /// What the models made of what is said to each.
     pub sheets: &'a [Sheet],
-    /// The settings of rewards it was scored under.
+    /// The settings it was scored under.
     pub config: &'a Config,
 }
 
@@ -123,8 +122,11 @@ pub fn play(board: &Board<'_>, attack: Attack<'_>, setting: Setting, seed: Seed)
         setting,
         attackers: (setting.uids as f64 * attack.share).round() as usize,
         seed,
-        rules: Rules::new(board.config),
-        diversity: Diversity::new(&board.config.diversity, board.config.compat),
+        rules: Rules::new(&board.config.rewards),
+        diversity: {
+            let rewards = &board.config.rewards;
+            Diversity::new(&rewards.diversity, rewards.compat, rewards.defences)
+        },
         state: State::default(),
         scores: Scores::default(),
         honest_texts: 0,
@@ -147,7 +149,7 @@ impl Game<'_> {
         let record = record(step, &self.board.prompts[prompt], &played, raw);
         let sequence = Sequence(step as u64 + 1);
         let outcome = self.state.fold(&self.rules, sequence, &record);
-        self.scores.fold(sequence, &record, &outcome, FoldRules::from(&WeightsConfig::default()));
+        self.scores.fold(sequence, &record, &outcome, FoldRules::from(&self.board.config.weights));
         self.count_zeroed(&record, &outcome);
         if self.attackers > 0 && self.capture(&self.weights()) > FOUND_OUT {
             self.last_above = Some(step);

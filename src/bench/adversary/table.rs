@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use anyhow::Context;
 
-use super::{Game, Report, judges::Captured, play::Outcome};
+use super::{Game, Report, defences::Ablation, judges::Captured, play::Outcome};
 
 /// What the table promises of each column.
 const LEGEND: &str = "\
@@ -19,9 +19,35 @@ Where miners grade each other (`network_reward_model`), attackers who do poor wo
 cell their capture ratio, were these grades the only reward: by the mean of the judges' grades → by their median, as in the \
 validator; in brackets, when they judge honestly.";
 
+/// How to read the second table.
+const ABLATION_LEGEND: &str = "\
+In each cell: everything but this defence → everything. One row is the subnet without attackers: what the defence costs honest \
+miners. Each is a switch of the configuration; `--compat` turns all off. Thresholds were chosen on other texts than these.";
+
+/// What the aims mean.
+const MISSED_LEGEND: &str = "\
+Aims: capture at most 0.5 at 5 and 15 % attackers and 1.0 at 30 %; honest completions zeroed at most 1 %; rank correlation at \
+least 0.9. What the benchmark measured otherwise:";
+
+/// Most that attackers may capture, and up to which share of the uids.
+const AIM_CAPTURE: f64 = 0.5;
+const AIM_UNTIL_SHARE: f64 = 0.15;
+/// Most that more of them may capture.
+const AIM_CAPTURE_OF_MANY: f64 = 1.0;
+/// Most honest completions that filters may zero.
+const AIM_ZEROED: f64 = 0.01;
+/// The least rank correlation of honest miners.
+const AIM_RANK: f64 = 0.9;
+
 /// The games of one strategy, by share.
 struct Row<'a> {
     games: Vec<&'a Game>,
+}
+
+/// Both tables as text, and what is missed.
+#[must_use]
+pub fn whole(report: &Report) -> String {
+    format!("{}\n{}\n{}", text(report), ablations(report), missed(report).join("\n"))
 }
 
 /// The table as text.
@@ -76,18 +102,77 @@ fn collusion(report: &Report) -> String {
     text
 }
 
+/// What each defence buys, as text; nothing where no game was played without one.
+#[must_use]
+pub fn ablations(report: &Report) -> String {
+    let mut text =
+        String::from("| defence | what it does | strategy | capture | rank | zeroed |\n|---|---|---|---|---|---|\n");
+    for ablation in &report.ablations {
+        let Ablation { switch, idea, strategy, share, without, with } = ablation;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let (against, capture) = match *share > 0.0 {
+            true => (
+                format!("{strategy} at {:.0} %", 100.0 * share),
+                format!("{} → {}", two(without.capture), two(with.capture)),
+            ),
+            false => (format!("*{strategy}*"), "–".to_owned()),
+        };
+        let rank = format!("{} → {}", two(without.rank_correlation), two(with.rank_correlation));
+        let zeroed = format!("{} → {}", percent(without.honest_zeroed), percent(with.honest_zeroed));
+        let _ = writeln!(text, "| `{switch}` | {idea} | {against} | {capture} | {rank} | {zeroed} |");
+    }
+    text
+}
+
+/// What the project aims at and does not reach, one line each.
+#[must_use]
+pub fn missed(report: &Report) -> Vec<String> {
+    let mut missed = Vec::new();
+    for Game { strategy, share, ours, .. } in &report.games {
+        let aim = if *share > AIM_UNTIL_SHARE { AIM_CAPTURE_OF_MANY } else { AIM_CAPTURE };
+        if ours.capture > aim {
+            let share = 100.0 * share;
+            missed.push(format!("{strategy} captures {} at {share:.0} %; the aim is {aim}", two(ours.capture)));
+        }
+    }
+    let everywhere: Vec<&Game> = std::iter::once(&report.nobody).chain(&report.games).collect();
+    let zeroed = everywhere.iter().filter(|game| game.ours.honest_zeroed > AIM_ZEROED);
+    let most = everywhere.iter().max_by(|a, b| a.ours.honest_zeroed.total_cmp(&b.ours.honest_zeroed));
+    if let (games @ 1.., Some(most)) = (zeroed.count(), most) {
+        missed.push(format!(
+            "in {games} of {} games more than 1 % of honest completions are zeroed: {:.1} % without attackers, {:.1} % at most \
+             ({} at {:.0} %)",
+            everywhere.len(),
+            100.0 * report.nobody.ours.honest_zeroed,
+            100.0 * most.ours.honest_zeroed,
+            most.strategy,
+            100.0 * most.share
+        ));
+    }
+    for Game { strategy, share, ours, .. } in everywhere.into_iter().filter(|game| game.ours.rank_correlation < AIM_RANK) {
+        let (share, rank) = (100.0 * share, two(ours.rank_correlation));
+        missed.push(format!("{strategy} at {share:.0} %: the rank correlation is {rank}; the aim is {AIM_RANK}"));
+    }
+    missed
+}
+
 /// Writes `adversary.md` and `adversary.svg`.
 ///
 /// # Errors
 /// When they cannot be written.
 pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
     let setting = report.setting;
+    let missed: String = missed(report).iter().map(|missed| format!("- {missed}\n")).collect();
+    let missed = if missed.is_empty() { "None.\n".to_owned() } else { missed };
     let page = format!(
         "# What attackers earn\n\n\
-         Made by `openvalidators bench adversary --write docs`; do not edit. {} uids, {} asked in a step, {} steps, {} prompts, {} \
-         texts, seed {}. In each cell: under the rules of openvalidators 1.2.0 → under ours.\n\n{}\n{LEGEND}\n\n\
+         Made by `{}`; do not edit. {} uids, {} asked in a step, {} steps, {} prompts, {} texts, seed {}. In each cell: under the \
+         rules of openvalidators 1.2.0 → under ours.\n\n{}\n{LEGEND}\n\n\
          ![Capture ratio of each strategy](adversary.svg)\n\n\
-         ## Colluding judges\n\n{}\n{COLLUSION_LEGEND}\n",
+         ## What each defence buys\n\n{ABLATION_LEGEND}\n\n{}\n\
+         ## Colluding judges\n\n{}\n{COLLUSION_LEGEND}\n\n\
+         ## What is missed\n\n{MISSED_LEGEND}\n\n{missed}",
+        report.command,
         setting.uids,
         setting.asked,
         setting.steps,
@@ -95,6 +180,7 @@ pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
         report.texts,
         report.seed,
         text(report),
+        ablations(report),
         collusion(report),
     );
     for (name, content) in [("adversary.md", page), ("adversary.svg", plot(report))] {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
+    config::Defences,
     diversity::batch_factors,
     parity::{golden, numbers, rows},
     samples::{column, embeddings, raw, record},
@@ -14,8 +15,17 @@ fn rules() -> Rules {
     Rules::new(&Config::default())
 }
 
+/// Without the defences that openvalidators 1.2.0 did not have.
+fn undefended() -> Rules {
+    Rules::new(&Config { defences: Defences::NONE, ..Config::default() })
+}
+
 fn fold_all(state: &mut State, records: &[StepRecord]) -> Vec<Arc<StepOutcome>> {
-    records.iter().map(|record| state.fold(&rules(), state.sequence.next(), record)).collect()
+    fold_by(&rules(), state, records)
+}
+
+fn fold_by(rules: &Rules, state: &mut State, records: &[StepRecord]) -> Vec<Arc<StepOutcome>> {
+    records.iter().map(|record| state.fold(rules, state.sequence.next(), record)).collect()
 }
 
 fn rewards_of(outcome: &StepOutcome) -> Vec<f32> {
@@ -38,7 +48,7 @@ fn ten_recorded_steps_come_to_the_same_rewards() {
     let weights = [("dpo_reward_model", 0.3), ("rlhf_reward_model", 0.4), ("reciprocate_reward_model", 0.3)];
     let filters =
         ["blacklist_filter", "task_validator_filter", "relevance_filter", "diversity_reward_model", "nsfw_filter"];
-    let rules = Rules { weights: weights.map(|(name, weight)| (name.to_owned(), weight)).into(), ..rules() };
+    let rules = Rules { weights: weights.map(|(name, weight)| (name.to_owned(), weight)).into(), ..undefended() };
     let mut state = State::default();
     let steps = recorded["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 10);
@@ -71,7 +81,7 @@ fn best_text(event: &Value, best: Option<usize>) -> Option<&str> {
 
 #[test]
 fn recorded_history_comes_to_the_same_factors() {
-    let mut config = Config::default();
+    let mut config = Config { defences: Defences::NONE, ..Config::default() };
     config.compat.diversity_reference = true;
     let rules = Rules::new(&config);
     let mut state = State::default();
@@ -130,15 +140,70 @@ fn another_model_starts_its_column_anew_and_no_other() {
         record
     };
     let counts = |state: &State| (state.normalisers["dpo_reward_model"].count, state.history.len());
-    fold_all(&mut state, &[with("a", "x"), with("a", "x")]);
+    fold_by(&undefended(), &mut state, &[with("a", "x"), with("a", "x")]);
     assert_eq!(counts(&state), (4, 2));
-    fold_all(&mut state, &[record(&[false], raw(&[None], None))]);
+    fold_by(&undefended(), &mut state, &[record(&[false], raw(&[None], None))]);
     assert_eq!(counts(&state), (4, 2), "a step that asked no model says nothing about models");
-    fold_all(&mut state, &[with("b", "x")]);
+    fold_by(&undefended(), &mut state, &[with("b", "x")]);
     assert_eq!(counts(&state), (2, 3));
-    fold_all(&mut state, &[with("b", "y")]);
+    fold_by(&undefended(), &mut state, &[with("b", "y")]);
     assert_eq!(counts(&state), (4, 1));
     assert_eq!(state.digests.len(), 2);
+    let mut robust = State::default();
+    fold_all(&mut robust, &[with("a", "x"), with("b", "x")]);
+    let mut fresh = State::default();
+    fold_all(&mut fresh, &[with("b", "x")]);
+    assert_eq!(robust.robust, fresh.robust);
+}
+
+// === defences ===
+
+/// Three of ten say `ok`: their −11 reached everybody else through the running variance.
+#[test]
+fn what_filters_block_moves_nobody_elses_reward() {
+    let step = |squeezers: usize| {
+        let dpo: Vec<_> =
+            (0..7).map(|place| -3.0 + 0.2 * place as f32).chain(vec![-11.0; squeezers]).map(Some).collect();
+        let mut raw = raw(&dpo, None);
+        raw.filters[0].values[7..].fill(Some(0.0));
+        record(&vec![true; dpo.len()], raw)
+    };
+    let apart = |rules: &Rules, squeezers: usize| {
+        let outcomes = fold_by(rules, &mut State::default(), &vec![step(squeezers); 20]);
+        let rewards = rewards_of(outcomes.last().unwrap());
+        rewards[6] - rewards[0]
+    };
+    assert_eq!(apart(&rules(), 3), apart(&rules(), 0));
+    assert!(apart(&undefended(), 3) < 0.3 * apart(&undefended(), 0));
+}
+
+/// One hotkey gives what another gave before, twenty steps long; only the fold knows of the past.
+#[test]
+fn who_copies_by_habit_and_who_has_one_frame_for_all_is_blocked_by_the_fold_alone() {
+    let frame = "In conclusion this is one of the most important things in the whole wide world and it should be kept in \
+                 mind by everybody who wants to understand what was said here.";
+    let step = |number: usize| {
+        let fresh = |miner: usize| (0..25).map(|at| format!("w{number}x{miner}x{at}")).collect::<Vec<_>>().join(" ");
+        let mut texts: Vec<String> = (0..60).map(fresh).collect();
+        texts[58] = texts[0].to_uppercase();
+        texts[59] = format!("So much is new today. {frame}");
+        let mut raw = raw(&vec![Some(-2.0); 60], None);
+        raw.filters.push(column("blacklist_filter", vec![Some(1.0); 60]));
+        let mut record = record(&[true; 60], raw);
+        for (at, (completion, text)) in record.completions.iter_mut().zip(texts).enumerate() {
+            completion.hotkey = openvalidators_messages::Hotkey([at as u8; 32]);
+            completion.elapsed_seconds = 1.0 + at as f64;
+            completion.text = text;
+        }
+        record
+    };
+    let records: Vec<StepRecord> = (0..20).map(step).collect();
+    let last = |rules: &Rules| rewards_of(fold_by(rules, &mut State::default(), &records).last().unwrap());
+    let (defended, undefended) = (last(&rules()), last(&undefended()));
+    assert_eq!(defended[58..], [0.0, 0.0]);
+    assert!(defended[..58].iter().chain(&undefended).all(|reward| *reward > 0.3), "{defended:?} {undefended:?}");
+    let applied = last(&rules().without_memory());
+    assert!(applied.iter().all(|reward| *reward > 0.3), "filters that were applied are not applied again");
 }
 
 // === records that cannot be folded ===
@@ -255,7 +320,7 @@ fn a_snapshot_of_another_version_or_damaged_is_refused() {
         change(&mut snapshot);
         decode(&snapshot, &rules()).unwrap_err().to_string()
     };
-    assert!(refused(|snapshot| snapshot.version = SNAPSHOT_VERSION + 1).contains("version 2"));
+    assert!(refused(|snapshot| snapshot.version = SNAPSHOT_VERSION + 1).contains("version 3"));
     assert!(refused(|snapshot| snapshot.state.clear()).contains("no head"));
     assert!(refused(|snapshot| snapshot.state[0] = 0xff).contains("head"));
     assert!(refused(|snapshot| _ = snapshot.state.pop()).contains("no whole numbers"));

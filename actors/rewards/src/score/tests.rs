@@ -9,7 +9,7 @@ use openvalidators_runtime::{DrivenClock, testing::recording_mailbox};
 
 use super::*;
 use crate::{
-    config::Compat,
+    config::{Compat, Defences},
     fold::{Rules, State},
     neighbours::{any_row, device_failed, failed, loaded, neighbours},
     parity::{golden, numbers, rows, texts},
@@ -34,7 +34,7 @@ fn close(ours: Option<f32>, theirs: f32, tolerance: f32, what: &str) {
 
 /// Settings of openvalidators 1.2.0.
 fn reference() -> Config {
-    let mut config = Config { compat: Compat::REFERENCE, ..Config::default() };
+    let mut config = Config { compat: Compat::REFERENCE, defences: Defences::NONE, ..Config::default() };
     config.diversity.batch_midpoint = 0.1;
     config
 }

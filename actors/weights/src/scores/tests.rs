@@ -6,7 +6,7 @@ use rand::Rng;
 use super::*;
 use crate::fixtures::{key, step};
 
-const RULES: FoldRules = FoldRules { alpha: 0.05, max_importance: 10.0, forget_after_blocks: 1_000 };
+const RULES: FoldRules = FoldRules { alpha: 0.05, max_importance: 10.0, forget_after_blocks: 1_000, rest: Rest::NEVER };
 
 fn folded(steps: &[Vec<(Hotkey, Option<f32>)>]) -> Scores {
     let mut scores = Scores::default();
@@ -176,4 +176,77 @@ fn one_reward_counts_no_more_than_allowed_and_uniform_routing_is_the_references_
     assert_eq!(RULES.share(4.0), 0.2);
     assert_eq!(RULES.share(1e300), 0.5);
     assert_eq!(FoldRules { alpha: 1.0, ..RULES }.share(7.0), 1.0);
+}
+
+// === resting ===
+
+const REST: Rest = Rest { grace_turns: 4.0, half_life_turns: 8.0 };
+
+/// Two hotkeys work one step; from then on `steps` steps ask the second alone, each half a turn.
+fn rested(steps: u64, rest: Rest) -> Scores {
+    let rules = FoldRules { rest, ..RULES };
+    let mut scores = Scores::default();
+    for number in 1..=steps + 1 {
+        let mut asked = vec![(key(2), Some(1.0))];
+        if number == 1 {
+            asked.push((key(1), Some(1.0)));
+        }
+        let (record, outcome) = step(number, number, &asked);
+        scores.fold(Sequence(number), &record, &outcome, rules);
+    }
+    scores
+}
+
+#[test]
+fn who_rests_keeps_its_score_for_the_grace_and_loses_half_in_a_half_life() {
+    let score = |steps, rest| row(&rested(steps, rest), key(1)).unwrap().score;
+    assert_eq!(score(8, REST), 0.05, "four turns");
+    assert!((score(24, REST) - 0.025).abs() < 1e-12, "eight more");
+    assert!((score(40, REST) - 0.0125).abs() < 1e-12, "and eight more");
+    assert_eq!(score(40, Rest::NEVER), 0.05, "as openvalidators 1.2.0");
+    let working = |rest| row(&rested(40, rest), key(2)).unwrap().score;
+    assert_eq!(working(REST), working(Rest::NEVER), "who is asked loses nothing");
+}
+
+#[test]
+fn a_restart_in_the_middle_of_a_rest_changes_nothing() {
+    let rules = FoldRules { rest: REST, ..RULES };
+    let mut resumed = Scores::restore(&rested(15, REST).snapshot().unwrap()).unwrap();
+    for number in 17..=31 {
+        let (record, outcome) = step(number, number, &[(key(2), Some(1.0))]);
+        resumed.fold(Sequence(number), &record, &outcome, rules);
+    }
+    assert_eq!(resumed, rested(30, REST));
+}
+
+#[test]
+fn a_snapshot_from_before_there_was_rest_goes_on() {
+    let mut snapshot = rested(3, REST).snapshot().unwrap();
+    let mut standings: serde_json::Value = serde_json::from_slice(&snapshot.state).unwrap();
+    for standing in standings.as_array_mut().unwrap() {
+        let fields = standing[1].as_object_mut().unwrap();
+        assert!(fields.remove("missed_turns").is_some() && fields.remove("importance").is_some());
+    }
+    snapshot.state = serde_json::to_vec(&standings).unwrap();
+    assert_eq!(row(&Scores::restore(&snapshot).unwrap(), key(1)).unwrap().score, 0.05);
+}
+
+/// A router that asks one miner at a tenth of uniform odds leaves it out for ten times as long.
+#[test]
+fn who_is_seldom_asked_by_the_router_is_given_more_time() {
+    let rules = FoldRules { rest: REST, ..RULES };
+    let mut scores = Scores::default();
+    for number in 1..=41 {
+        let mut asked = vec![(key(2), Some(1.0))];
+        if number == 1 {
+            asked.push((key(1), Some(1.0)));
+        }
+        let (record, outcome) = step(number, number, &asked);
+        let mut record = (*record).clone();
+        for asked in record.asked.iter_mut().filter(|asked| asked.hotkey == key(1)) {
+            (asked.propensity, asked.uniform_propensity) = (0.05, Some(0.5));
+        }
+        scores.fold(Sequence(number), &record, &outcome, rules);
+    }
+    assert_eq!(row(&scores, key(1)).unwrap().score, rules.share(10.0), "two turns, of twenty");
 }
