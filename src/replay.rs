@@ -62,7 +62,7 @@ pub async fn run(command: &Replay, config: &Config) -> anyhow::Result<ExitCode> 
     let reader = Reader::open(&config.state_dir)?;
     let steps = match command.step {
         Some(steps) => steps,
-        None => Steps { first: first_replayable(&reader)?, last: reader.latest()? },
+        None => Steps { first: first_replayable(&reader, config)?, last: reader.latest()? },
     };
     let replayed = replay(&reader, config, steps).map_err(|error| with_archive(error, config, steps))?;
     let Steps { first, last } = steps;
@@ -155,10 +155,16 @@ fn with_archive(error: anyhow::Error, config: &Config, steps: Steps) -> anyhow::
     }
 }
 
-/// The first step whose state before it is known.
-fn first_replayable(reader: &Reader) -> anyhow::Result<Sequence> {
+/// The first step that is there with all that the folds read.
+fn first_whole(reader: &Reader, rules: &rewards::fold::Rules) -> anyhow::Result<Sequence> {
     let oldest = reader.oldest()?;
-    anyhow::ensure!(oldest.0 > 0, "the ledger has no steps yet");
+    Ok(if rules.read_texts() { oldest.max(reader.textless_until()?.next()) } else { oldest })
+}
+
+/// The first step whose state before it is known.
+fn first_replayable(reader: &Reader, config: &Config) -> anyhow::Result<Sequence> {
+    anyhow::ensure!(reader.oldest()?.0 > 0, "the ledger has no steps yet");
+    let oldest = first_whole(reader, &rewards::fold::Rules::new(&config.rewards))?;
     if oldest == Sequence(1) {
         return Ok(oldest);
     }
@@ -167,7 +173,7 @@ fn first_replayable(reader: &Reader) -> anyhow::Result<Sequence> {
     };
     match (from(rewards::OWNER)?, from(weights::OWNER)?) {
         (Some(rewards), Some(weights)) => Ok(rewards.max(weights).next()),
-        _ => anyhow::bail!("the ledger begins with step {oldest}, and no state before any of its steps was kept"),
+        _ => anyhow::bail!("step {oldest} is the first that is whole, and no state from there on was kept"),
     }
 }
 
@@ -198,13 +204,19 @@ impl Folds {
             "step {first} is beyond retention: the ledger begins with step {oldest} (ledger.retention_steps)"
         );
         let rules = rewards::fold::Rules::new(&config.rewards);
+        let oldest = first_whole(reader, &rules)?;
+        anyhow::ensure!(
+            first >= oldest,
+            "step {first} has no texts any more (ledger.keep_texts_days), and rewards.defences.overused_phrases and followers \
+             go by texts: {oldest} is the first that can be made again"
+        );
         let fold_rules = FoldRules::from(&config.weights);
         let before = |owner: &str| -> anyhow::Result<Option<Snapshot>> {
             let found = reader.load_state_until(owner, Sequence(first.0 - 1))?;
             // A state whose following steps are gone is of no use.
             let found = found.filter(|snapshot| snapshot.sequence.next() >= oldest);
             if found.is_none() && oldest > Sequence(1) {
-                let earliest = first_replayable(reader)?;
+                let earliest = first_replayable(reader, config)?;
                 anyhow::bail!(
                     "step {first} is beyond retention: no state of `{owner}` before it was kept; {earliest} is the first that can \
                      be replayed"

@@ -51,3 +51,35 @@ fn the_smallest_difference_is_found_and_named() {
     let said = outcome_difference(&record(), &StepOutcome::Scored(told), &unscored).unwrap();
     assert_eq!(said, "told was scored, made again unscored (no model)");
 }
+
+/// Of a step whose texts are gone the phrases cannot be counted again: it is said, where numbers differed without a word.
+#[test]
+fn steps_without_texts_are_refused_where_the_folds_read_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = openvalidators_ledger::Identity {
+        network: "local".into(),
+        netuid: openvalidators_messages::Netuid(1),
+        hotkey: Hotkey([9; 32]),
+    };
+    let mut store = openvalidators_ledger::Store::open(folder.path(), &identity, 0).unwrap();
+    let mut state = rewards::fold::State::default();
+    for number in 1..=3 {
+        let step = StepRecord { started_at: f64::from(number), prompt: "a prompt".into(), ..record() };
+        let sequence = store.append(&step).unwrap();
+        store.store_outcome(sequence, &StepOutcome::Unscored { reason: String::new() }).unwrap();
+        state.sequence = sequence;
+    }
+    store.save_snapshot(rewards::OWNER, &rewards::snapshot::encode(&state).unwrap()).unwrap();
+    assert_eq!(store.forget_texts(2.5).unwrap(), 2);
+    drop(store);
+
+    let reader = Reader::open(folder.path()).unwrap();
+    let all = Steps { first: Sequence(1), last: Sequence(3) };
+    let mut config = Config::default();
+    let error = format!("{:#}", replay(&reader, &config, all).unwrap_err());
+    assert!(error.contains("step 1 has no texts any more") && error.contains("3 is the first"), "{error}");
+    config.rewards.defences.overused_phrases = false;
+    config.rewards.defences.followers = false;
+    let replayed = replay(&reader, &config, all).unwrap();
+    assert_eq!((replayed.steps, replayed.difference), (3, None));
+}

@@ -133,6 +133,12 @@ impl Rules {
         }
     }
 
+    /// Whether folding reads the texts of records: outcomes of those that retention took the texts of cannot be made again.
+    #[must_use]
+    pub fn read_texts(&self) -> bool {
+        self.overused_phrases || self.followers
+    }
+
     /// How many rows the history may hold.
     #[must_use]
     pub fn history_rows(&self) -> usize {
@@ -206,8 +212,12 @@ impl State {
         }
     }
 
-    /// Blocks what is made of overused phrases, and what follows others by habit.
+    /// Blocks what is made of overused phrases, and what follows others by habit. A record whose texts retention has dropped
+    /// teaches nothing.
     fn compare_with_others(&mut self, rules: &Rules, record: &StepRecord, filters: &mut [Column]) {
+        if record.prompt.is_empty() {
+            return;
+        }
         let answered: Vec<usize> =
             (0..record.completions.len()).filter(|place| record.completions[*place].is_success()).collect();
         let said = |place: &usize| {

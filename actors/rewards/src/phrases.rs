@@ -13,7 +13,7 @@ use crate::comparison::{shingles, words};
 /// Words in a row that make a phrase.
 const PHRASE_WORDS: usize = 4;
 /// The share of completions in which a phrase is overused.
-const OVERUSED: f64 = 0.006;
+const OVERUSED: f64 = 0.008;
 /// What a count may lack, as a share of completions.
 const ERROR: f64 = 0.002;
 /// Completions in a bucket: 1 / [`ERROR`]. Before the first is full nothing is known.

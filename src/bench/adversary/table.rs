@@ -22,7 +22,8 @@ validator; in brackets, when they judge honestly.";
 /// How to read the second table.
 const ABLATION_LEGEND: &str = "\
 In each cell: everything but this defence → everything. One row is the subnet without attackers: what the defence costs honest \
-miners. Each is a switch of the configuration; `--compat` turns all off. Thresholds were chosen on other texts than these.";
+miners. Each is a switch of the configuration; `--compat` turns all off. Thresholds were set with the texts of seed 20231 in sight; \
+those of another seed were not.";
 
 /// What the aims mean.
 const MISSED_LEGEND: &str = "\
@@ -149,7 +150,9 @@ pub fn missed(report: &Report) -> Vec<String> {
             100.0 * most.share
         ));
     }
-    for Game { strategy, share, ours, .. } in everywhere.into_iter().filter(|game| game.ours.rank_correlation < AIM_RANK) {
+    for Game { strategy, share, ours, .. } in
+        everywhere.into_iter().filter(|game| game.ours.rank_correlation < AIM_RANK)
+    {
         let (share, rank) = (100.0 * share, two(ours.rank_correlation));
         missed.push(format!("{strategy} at {share:.0} %: the rank correlation is {rank}; the aim is {AIM_RANK}"));
     }
