@@ -215,7 +215,7 @@ impl State {
     /// Blocks what is made of overused phrases, and what follows others by habit. A record whose texts retention has dropped
     /// teaches nothing.
     fn compare_with_others(&mut self, rules: &Rules, record: &StepRecord, filters: &mut [Column]) {
-        if record.prompt.is_empty() {
+        if record.completions.iter().all(|completion| completion.text.is_empty()) {
             return;
         }
         let answered: Vec<usize> =

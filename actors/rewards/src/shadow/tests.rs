@@ -166,6 +166,7 @@ fn a_shadow_changes_no_reward() {
 #[test]
 fn a_second_reward_bounds_those_it_saw() {
     let mut config = Config::default();
+    config.defences.robust_normaliser = false;
     config.shadows.insert("prompt_reward_model".to_owned());
     let fold = |config: &Config| {
         let mut record = step_with_shadows();
