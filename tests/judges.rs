@@ -57,8 +57,8 @@ fn miners_judge_each_other_as_a_shadow_and_rewards_stay_as_they_are() {
     let replayed = output(&[&["replay", "--state-dir", state][..], &with].concat());
     assert!(replayed.status.success(), "{}", stderr(&replayed));
 
-    let compared =
-        output(&["what-if", "--from", state, "--json", "--with", "rewards.weights={network_reward_model=1.0}"]);
+    let promoted = "rewards.weights={dpo_reward_model=0.0,network_reward_model=1.0}";
+    let compared = output(&["what-if", "--from", state, "--json", "--with", promoted]);
     assert!(compared.status.success(), "{}", stderr(&compared));
     let told: Value = serde_json::from_slice(&compared.stdout).unwrap();
     let shadow = &told["shadows"][0];

@@ -16,7 +16,7 @@ use crate::config::profiles::Profile;
   openvalidators what-if --from state --without diversity_reward_model
   openvalidators what-if --from state --timeout 5
   openvalidators what-if --from state --normaliser rank
-  openvalidators what-if --from state --with 'rewards.weights={prompt_reward_model=1.0}'
+  openvalidators what-if --from state --with 'rewards.weights={dpo_reward_model=0.0,prompt_reward_model=1.0}'
 
 Both plays begin with nothing known, so that they differ in the change alone. What the diversity filter found in its history is
 taken as it was recorded, unless the change is about that (rewards.diversity.history_*): then it is searched anew, which takes
