@@ -75,16 +75,17 @@ fn who_does_not_do_the_work_gets_less_than_who_does() {
     assert_eq!(play(), report, "by what the first run kept");
 }
 
-/// What the gate plays: every strategy in a small subnet, from a seed of its own.
-const GATE: [&str; 11] = [
+/// What the gate plays: every strategy in a small subnet, with the texts of `docs/adversary.md`.
+const GATE: [&str; 12] = [
     "bench",
     "adversary",
+    "--strategies-only",
     "--conversations=2",
     "--steps=40",
     "--uids=48",
     "--asked=16",
     "--shares=0.15,0.3",
-    "--seed=7",
+    "--seed=20240",
     "--json",
     "--cache",
     "CACHE",

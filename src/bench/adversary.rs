@@ -119,7 +119,8 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     }
     // Settings by which texts are scored: those of the reference, ours, and ours without one defence each.
     let mut settings = vec![reference.clone(), ours.clone()];
-    settings.extend(defences::ALL.iter().map(|defence| defence.without(ours)));
+    let defences = if command.strategies_only { &[][..] } else { &defences::ALL[..] };
+    settings.extend(defences.iter().map(|defence| defence.without(ours)));
     let mut sheets = Vec::new();
     for config in &settings {
         let scorer = Scorer::new(&config.rewards, inference.clone(), clock.clone())?;
@@ -140,7 +141,7 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     let mut matches: Vec<Match<'_>> =
         attacks.iter().flat_map(|attack| boards[..2].iter().map(|board| Match { board, attack: *attack })).collect();
     let mut ablated = Vec::new();
-    for (defence, board) in defences::ALL.iter().zip(&boards[2..]) {
+    for (defence, board) in defences.iter().zip(&boards[2..]) {
         for (place, attack) in attacks.iter().enumerate() {
             if place == 0 || (attack.share == middle && defence.is_against(attack.strategy.name())) {
                 ablated.push((defence, place));
@@ -183,7 +184,7 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
 
 /// The command that makes this report again; what was left to the defaults is written out.
 fn again(command: &BenchAdversary) -> String {
-    let BenchAdversary { conversations, steps, uids, asked, shares, only, seed, set, .. } = command;
+    let BenchAdversary { conversations, steps, uids, asked, shares, only, seed, set, strategies_only, .. } = command;
     let shares: Vec<String> = shares.iter().map(f64::to_string).collect();
     let mut words = format!(
         "openvalidators bench adversary --conversations {conversations} --steps {steps} --uids {uids} --asked {asked} --shares {} \
@@ -192,6 +193,9 @@ fn again(command: &BenchAdversary) -> String {
     );
     if !only.is_empty() {
         words += &format!(" --only {}", only.join(","));
+    }
+    if *strategies_only {
+        words += " --strategies-only";
     }
     words.extend(set.iter().map(|set| format!(" --set {set}")));
     words + " --write docs"

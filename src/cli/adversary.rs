@@ -45,6 +45,9 @@ pub struct BenchAdversary {
     /// Reads from and writes to this file what the language model says of each completion.
     #[arg(long, value_name = "FILE")]
     pub cache: Option<PathBuf>,
+    /// Plays the strategies alone, not what each defence buys: a fifth of the time.
+    #[arg(long)]
+    pub strategies_only: bool,
     /// Writes `adversary.md` and `adversary.svg` into this folder.
     #[arg(long, value_name = "DIR")]
     pub write: Option<PathBuf>,
