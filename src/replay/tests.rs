@@ -63,7 +63,7 @@ fn steps_without_texts_are_refused_where_the_folds_read_texts() {
     };
     let mut store = openvalidators_ledger::Store::open(folder.path(), &identity, 0).unwrap();
     let mut state = rewards::fold::State::default();
-    for number in 1..=3 {
+    for number in 1..=3_u32 {
         let mut step = StepRecord { started_at: f64::from(number), prompt: "a prompt".into(), ..record() };
         step.step.forward = openvalidators_messages::ForwardId(number.into());
         let sequence = store.append(&step).unwrap();

@@ -146,10 +146,22 @@ impl Around<'_> {
 
 // === The whole ===
 
+/// The folder in which a simulation leaves `seed-N`, its state directory; without it none is left.
+const KEEP: &str = "OPENVALIDATORS_SIMULATED_KEEP";
+
 /// Simulates, and checks what can be checked on the way and at the end. With the report, which is a function of the plan, comes what
 /// the process held in each simulated hour, MiB, which is not.
 pub(crate) fn simulate(plan: Plan) -> (Report, Vec<f64>) {
-    let directory = tempfile::tempdir().expect("a folder");
+    let temporary = tempfile::tempdir().expect("a folder");
+    // A seed that is simulated twice is kept once.
+    let kept = std::env::var_os(KEEP).map(|folder| Path::new(&folder).join(format!("seed-{}", plan.seed)));
+    let directory = match kept.filter(|folder| !folder.exists()) {
+        Some(folder) => {
+            std::fs::create_dir_all(&folder).expect("a folder to keep");
+            folder
+        }
+        None => temporary.path().to_owned(),
+    };
     let clock = Simulated::new();
     let of_hook = clock.clone();
     let runtime = move || {
@@ -161,7 +173,7 @@ pub(crate) fn simulate(plan: Plan) -> (Report, Vec<f64>) {
             .build()
             .expect("a runtime")
     };
-    actix::System::with_tokio_rt(runtime).block_on(run(plan, directory.path(), Arc::new(clock)))
+    actix::System::with_tokio_rt(runtime).block_on(run(plan, &directory, Arc::new(clock)))
 }
 
 async fn run(plan: Plan, directory: &Path, clock: SharedClock) -> (Report, Vec<f64>) {
@@ -321,7 +333,7 @@ fn rise_mib(resident: &[f64]) -> Option<f64> {
 }
 
 /// `OPENVALIDATORS_SIMULATED_SEEDS` and `OPENVALIDATORS_SIMULATED_HOURS` ask for more, `OPENVALIDATORS_SIMULATED_FIRST` for seeds
-/// from that one on.
+/// from that one on; [`KEEP`] keeps the state directories, for what reads ledgers.
 #[test]
 fn simulated_days_break_no_rule_and_a_seed_repeats_exactly() {
     let wanted = |name: &str, otherwise: f64| std::env::var(name).map_or(otherwise, |found| found.parse().unwrap());
