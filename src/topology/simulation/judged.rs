@@ -52,13 +52,30 @@ pub(super) fn judge_ledger(report: &mut Report, directory: &Path, config: &Confi
     assert_eq!(replayed.steps, report.steps);
     report.intents = replayed.intents;
 
+    // What rest takes is a defence of its own; but for it a score is the average of a hotkey's rewards, and with it no more.
     let averages = averages_by_hand(&steps, &config.weights);
-    let mut folds = replay::Folds::before(&reader, config, Sequence(1)).expect("from the first");
-    folds.run(&reader, after, |_, _, _, _, _| Ok(())).expect("folded");
-    for row in &folds.scores().table().rows {
-        let own = averages.get(&row.hotkey).copied().unwrap_or_default();
+    let own = |hotkey: &Hotkey| averages.get(hotkey).copied().unwrap_or_default();
+    let table = |config: &Config| {
+        let mut folds = replay::Folds::before(&reader, config, Sequence(1)).expect("from the first");
+        folds.run(&reader, after, |_, _, _, _, _| Ok(())).expect("folded");
+        folds.scores().table().rows
+    };
+    let mut restless = config.clone();
+    restless.weights.rest_half_life_turns = 0.0;
+    for row in table(&restless) {
+        let own = own(&row.hotkey);
         assert!((row.score - own).abs() < 1e-9, "{}: {} is not its own average {own}", row.hotkey, row.score);
     }
+    for row in table(config) {
+        let own = own(&row.hotkey);
+        assert!(
+            (0.0..=own + 1e-9).contains(&row.score),
+            "{}: {} is above its own average {own}",
+            row.hotkey,
+            row.score
+        );
+    }
+
     // Its keys are constants: the same in every process.
     let mut whole = std::hash::DefaultHasher::new();
     for step in &steps {
