@@ -62,13 +62,17 @@ fn steps_without_texts_are_refused_where_the_folds_read_texts() {
         hotkey: Hotkey([9; 32]),
     };
     let mut store = openvalidators_ledger::Store::open(folder.path(), &identity, 0).unwrap();
+    let mut config = Config::default();
+    config.rewards.defences.overused_phrases = false;
+    config.rewards.defences.followers = false;
+    let rules = rewards::fold::Rules::new(&config.rewards);
     let mut state = rewards::fold::State::default();
     for number in 1..=3_u32 {
         let mut step = StepRecord { started_at: f64::from(number), prompt: "a prompt".into(), ..record() };
         step.step.forward = openvalidators_messages::ForwardId(number.into());
         let sequence = store.append(&step).unwrap();
         store.store_outcome(sequence, &StepOutcome::Unscored { reason: String::new() }).unwrap();
-        state.sequence = sequence;
+        state.fold(&rules, sequence, &step);
     }
     store.save_snapshot(rewards::OWNER, &rewards::snapshot::encode(&state).unwrap()).unwrap();
     assert_eq!(store.forget_texts(2.5).unwrap(), 2);
@@ -76,11 +80,9 @@ fn steps_without_texts_are_refused_where_the_folds_read_texts() {
 
     let reader = Reader::open(folder.path()).unwrap();
     let all = Steps { first: Sequence(1), last: Sequence(3) };
-    let mut config = Config::default();
-    let error = format!("{:#}", replay(&reader, &config, all).unwrap_err());
-    assert!(error.contains("step 1 has no texts any more") && error.contains("3 is the first"), "{error}");
-    config.rewards.defences.overused_phrases = false;
-    config.rewards.defences.followers = false;
     let replayed = replay(&reader, &config, all).unwrap();
     assert_eq!((replayed.steps, replayed.difference), (3, None));
+    config.rewards.defences.followers = true;
+    let error = format!("{:#}", replay(&reader, &config, all).unwrap_err());
+    assert!(error.contains("step 1 has no texts any more") && error.contains("3 is the first"), "{error}");
 }
