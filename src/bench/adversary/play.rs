@@ -8,6 +8,7 @@ use openvalidators_messages::{
     StepOutcome, StepRecord,
 };
 use openvalidators_rewards::{
+    correlation::spearman,
     diversity::{self, Diversity},
     fold::{Rules, State},
 };
@@ -332,7 +333,7 @@ impl Game<'_> {
         let found_out_after = self.last_above.map_or(0, |step| step + 1);
         Outcome {
             capture: self.capture(&weights),
-            rank_correlation: spearman(honest, &tiers),
+            rank_correlation: spearman(&some(honest), &some(&tiers)).map_or(0.0, f64::from),
             honest_zeroed: self.honest_zeroed as f64 / (self.honest_texts as f64).max(1.0),
             found_out_after: (found_out_after < self.setting.steps).then_some(found_out_after),
             length: theirs / ours,
@@ -370,39 +371,6 @@ fn record(step: usize, prompt: &Prompt, played: &[Played], raw: RawScores) -> St
     }
 }
 
-/// Spearman's rank correlation, ties at their mean rank; 0 where one side does not vary.
-fn spearman(left: &[f64], right: &[f64]) -> f64 {
-    let (left, right) = (ranks(left), ranks(right));
-    let mean = (left.len() as f64 - 1.0) / 2.0;
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
-    let scale = (product(&left, &left) * product(&right, &right)).sqrt();
-    if scale > 0.0 { product(&left, &right) / scale } else { 0.0 }
-}
-
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
-    let mut ranks = vec![0.0; values.len()];
-    for tied in order.chunk_by(|a, b| values[*a] == values[*b]).scan(0, |start, tied| {
-        *start += tied.len();
-        Some((*start - tied.len(), tied))
-    }) {
-        let (start, tied) = tied;
-        tied.iter().for_each(|place| ranks[*place] = start as f64 + (tied.len() - 1) as f64 / 2.0);
-    }
-    ranks
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ties_share_their_mean_rank() {
-        // By hand: ranks 0, 1.5, 1.5, 3, 4 and 0, 3, 1.5, 1.5, 4 give 7.25 of 9.5.
-        let found = spearman(&[1.0, 2.0, 2.0, 4.0, 5.0], &[1.0, 3.0, 2.0, 2.0, 5.0]);
-        assert!((found - 0.763_157_895).abs() < 1e-6, "{found}");
-        assert_eq!(spearman(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
-        assert!((spearman(&[1.0, 2.0, 3.0], &[9.0, 7.0, 5.0]) + 1.0).abs() < 1e-12);
-    }
+fn some(values: &[f64]) -> Vec<Option<f64>> {
+    values.iter().copied().map(Some).collect()
 }

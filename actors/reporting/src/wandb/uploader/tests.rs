@@ -173,17 +173,22 @@ async fn a_wrong_key_is_told_and_a_mended_one_is_used() {
     uploader.upload(Duration::ZERO).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_project_that_the_key_may_not_write_is_told_and_other_runs_go_on() {
-    let (double, folder) = (Double::start().await, tempfile::tempdir().unwrap());
-    double.state.lock().writable = Some(OWNER);
-    let wandb = folder.path().join("wandb");
-    let mut stranger = journal(&wandb, false, 1_500);
+/// A finished run of three rows for an entity that the key may not write to.
+fn leave_a_strangers_run(wandb: &Path) {
+    let mut stranger = journal(wandb, false, 1_500);
     let mut about = (*stranger.about).clone();
     about.entity = "opentensor-dev".into();
     stranger.about = Arc::new(about);
     stranger.append(&steps(1..=3)).unwrap();
     stranger.finish(FINISHED).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_the_key_may_not_write_is_told_and_other_runs_go_on() {
+    let (double, folder) = (Double::start().await, tempfile::tempdir().unwrap());
+    double.state.lock().writable = Some(OWNER);
+    let wandb = folder.path().join("wandb");
+    leave_a_strangers_run(&wandb);
     journal(&wandb, false, 1_500).append(&steps(4..=5)).unwrap();
     let error = hurried_uploader(folder.path(), &double).upload(Duration::ZERO).await.unwrap_err().to_string();
     assert!(error.contains("opentensor-dev/openvalidators") && error.contains("permission denied"), "{error}");
@@ -198,12 +203,7 @@ async fn a_run_that_is_refused_for_ever_does_not_slow_the_others() {
     let (double, folder) = (Double::start().await, tempfile::tempdir().unwrap());
     double.state.lock().writable = Some(OWNER);
     let wandb = folder.path().join("wandb");
-    let mut stranger = journal(&wandb, false, 1_500);
-    let mut about = (*stranger.about).clone();
-    about.entity = "opentensor-dev".into();
-    stranger.about = Arc::new(about);
-    stranger.append(&steps(1..=3)).unwrap();
-    stranger.finish(FINISHED).unwrap();
+    leave_a_strangers_run(&wandb);
     let mut ours = journal(&wandb, false, 1_500);
     ours.append(&steps(4..=4)).unwrap();
     let clock = DrivenClock::new(Duration::from_secs(1_795_339_100));
