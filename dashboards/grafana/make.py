@@ -321,7 +321,8 @@ GATING = {
         lines("Evenness", "1 asks all alike; the lower, the more the promising ones are preferred.", "none",
               {"evenness": "openvalidators_gating_evenness@", "coverage": "openvalidators_gating_coverage@"}, min=0, max=1),
         lines("Waiting", "Blocks the most neglected available miner has waited.", "none", {"longest wait": "openvalidators_gating_longest_wait_blocks@"}),
-        lines("Miners available", "At the latest routing.", "none", {"available": "openvalidators_gating_available@"}),
+        lines("Miners available", "At the latest routing; and those who are not asked, by why.", "none",
+             {"available": "openvalidators_gating_available@", "{{reason}}": "openvalidators_gating_excluded@"}),
     ],
     "Who is asked about what": [
         bars("Sought out for each topic", "The three uids asked most about it, and how many times as often as uniform routing would.", "none",

@@ -7,11 +7,12 @@ use std::{
 
 use openvalidators_messages::{Hotkey, StepRecord, Uid, gating::Routed};
 use parking_lot::Mutex;
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
 use crate::{
     interests::{Interests, NAMED},
     state::{Folded, State},
+    uniform::Exclusion,
 };
 
 /// Metrics of routing. They outlive the actor: make them once, outside its factory.
@@ -19,6 +20,8 @@ use crate::{
 pub struct Metrics {
     /// Neurons that could be asked at the latest routing.
     available: IntGauge,
+    /// The others, by why they are not asked.
+    excluded: IntGaugeVec,
     /// Miners routed to.
     routed_total: IntCounter,
     /// Of them, those asked before in the same forward, for want of others.
@@ -94,6 +97,16 @@ impl Metrics {
         };
         let metrics = Self {
             available: count("available", "Neurons that could be asked at the latest routing")?,
+            excluded: registered(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        name("excluded"),
+                        "Neurons that were not asked at the latest routing, by why: ourselves, no axon, a validator",
+                    ),
+                    &["reason"],
+                )?,
+            )?,
             routed_total: counter("routed_total", "Miners routed to")?,
             repeated_total: counter("repeated_total", "Miners routed to again in one forward, for want of others")?,
             short_total: counter("short_total", "Steps that got fewer miners than they wanted")?,
@@ -136,6 +149,7 @@ impl Metrics {
             sequence: count("sequence", "The latest step folded")?,
             left_out_total: counter("left_out_total", "Steps without an outcome that routing went on without")?,
         };
+        metrics.note_excluded(std::iter::empty());
         ["learned", "uniform"].iter().for_each(|routing| metrics.steps_total.with_label_values(&[routing]).inc_by(0));
         Ok(metrics)
     }
@@ -144,6 +158,15 @@ impl Metrics {
     #[must_use]
     pub fn per_uid(self, per_uid: bool) -> Self {
         Self { per_uid, ..self }
+    }
+
+    /// Counts those who are not asked.
+    pub(crate) fn note_excluded(&self, excluded: impl Iterator<Item = Exclusion>) {
+        let excluded: Vec<Exclusion> = excluded.collect();
+        for reason in Exclusion::ALL {
+            let count = excluded.iter().filter(|found| **found == reason).count();
+            self.excluded.with_label_values(&[reason.label()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts a routing.

@@ -67,6 +67,8 @@ impl Router {
     /// Chooses miners for a step.
     pub(crate) async fn route(self: Arc<Self>, route: Route) -> Result<Routing, NobodyToAsk> {
         let metagraph = Arc::clone(&self.around.metagraph.borrow());
+        let exclusion = |neuron: &Neuron| uniform::exclusion(neuron, &self.around.own_hotkey, &self.config);
+        self.metrics.note_excluded(metagraph.neurons.iter().filter_map(exclusion));
         if uniform::available(&metagraph, &self.around.own_hotkey, &self.config).next().is_none() {
             self.metrics.note_nobody();
             return Err(NobodyToAsk { neurons: metagraph.neurons.len(), block: metagraph.block.0 });

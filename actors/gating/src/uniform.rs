@@ -8,19 +8,54 @@ use rand::{Rng, seq::SliceRandom};
 
 use crate::config::Config;
 
+/// Why a neuron is never asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// It is ourselves.
+    Own,
+    /// It serves no axon: none is on chain, or one without a port or an address.
+    NoAxon,
+    /// It counts as a validator: it has a permit *and* more stake than the limit. On a subnet with free permits every miner has
+    /// one.
+    Validator,
+}
+
+impl Exclusion {
+    /// Each, for whoever counts them.
+    pub const ALL: [Self; 3] = [Self::Own, Self::NoAxon, Self::Validator];
+
+    /// Its label in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::NoAxon => "no_axon",
+            Self::Validator => "validator",
+        }
+    }
+}
+
+/// Why a neuron is not asked; `None` for one that can be.
+#[must_use]
+pub fn exclusion(neuron: &Neuron, own_hotkey: &Hotkey, config: &Config) -> Option<Exclusion> {
+    if neuron.hotkey == *own_hotkey {
+        Some(Exclusion::Own)
+    } else if !serves(neuron) {
+        Some(Exclusion::NoAxon)
+    } else if neuron.validator_permit && neuron.stake > config.vpermit_tao_limit {
+        Some(Exclusion::Validator)
+    } else {
+        None
+    }
+}
+
 /// The neurons that can be asked, in order of uid: they serve an axon, are not ourselves, and are no validators.
-///
-/// A neuron counts as a validator when it has a permit *and* more stake than the limit: on a subnet with free permits
-/// every miner has one.
 pub fn available<'a>(
     metagraph: &'a Metagraph,
     own_hotkey: &Hotkey,
     config: &Config,
 ) -> impl Iterator<Item = &'a Neuron> {
-    let limit = config.vpermit_tao_limit;
-    let own = *own_hotkey;
-    let validates = move |neuron: &Neuron| neuron.validator_permit && neuron.stake > limit;
-    metagraph.neurons.iter().filter(move |neuron| serves(neuron) && neuron.hotkey != own && !validates(neuron))
+    metagraph.neurons.iter().filter(move |neuron| exclusion(neuron, own_hotkey, config).is_none())
 }
 
 fn serves(neuron: &Neuron) -> bool {
@@ -93,6 +128,10 @@ mod tests {
         (neurons[7].validator_permit, neurons[7].stake) = (false, 1e6);
         let metagraph = metagraph(neurons);
         assert_eq!(uids(available(&metagraph, &OWN, &Config::default())), [0, 6, 7, 8]);
+        let why: Vec<_> =
+            metagraph.neurons.iter().filter_map(|neuron| exclusion(neuron, &OWN, &Config::default())).collect();
+        let (no_axon, own, validator) = (Exclusion::NoAxon, Exclusion::Own, Exclusion::Validator);
+        assert_eq!(why, [no_axon, no_axon, no_axon, own, validator]);
         let strict = Config { vpermit_tao_limit: 0.0, ..Config::default() };
         assert_eq!(uids(available(&metagraph, &OWN, &strict)), [0, 7, 8]);
     }
