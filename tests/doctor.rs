@@ -250,7 +250,10 @@ fn a_real_network_is_read_and_our_place_on_it_judged() {
         subnet.members[0].permit = true;
         subnet.stake_threshold_rao = 20_000_000_000_000;
     });
-    has(&at(poor.url(), "plain", &[]).1, "place", "warning", "weights need 20000", "stake more");
+    // The node says so from its next block on.
+    let told = |findings: &Vec<Value>| part(findings, "place").unwrap()["remedy"] == "stake more";
+    let findings = (0..20).map(|_| at(poor.url(), "plain", &[]).1).find(told).expect("the threshold is seen");
+    has(&findings, "place", "warning", "weights need 20000", "stake more");
 
     let unnamed = ["--subtensor.chain_endpoint", &there.url(), "--netuid", "64", "--neuron.axon_off"];
     let (_, findings) = doctor(state.path(), &unnamed);
