@@ -183,8 +183,8 @@ impl Config {
         in_range(
             "shadow_timeout_seconds",
             shadow,
-            (1..score).contains(&shadow),
-            "at least 1 and below score_timeout_seconds",
+            shadow > 0 && (self.shadows.is_empty() || shadow < score),
+            "at least 1 and, where there are shadows, below score_timeout_seconds",
         )?;
         let share = self.shadow_share;
         in_range("shadow_share", share, share > 0.0 && share <= 1.0, "a share above 0, at most 1")?;

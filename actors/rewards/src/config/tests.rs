@@ -16,7 +16,14 @@ fn what_makes_no_sense_is_named() {
     assert!(message.contains("`rlhf`") && message.contains("dpo_reward_model"), "{message}");
     let message = refused(|config| _ = config.shadows.insert("rlhf".into()));
     assert!(message.contains("shadows names `rlhf`") && message.contains("firewall_filter"), "{message}");
-    assert!(refused(|config| config.shadow_timeout_seconds = 300).contains("shadow_timeout_seconds is 300"));
+    assert!(refused(|config| config.shadow_timeout_seconds = 0).contains("shadow_timeout_seconds is 0"));
+    let late = |config: &mut Config| {
+        config.shadow_timeout_seconds = 300;
+        config.shadows.insert("rank_normaliser".to_owned());
+    };
+    assert!(refused(late).contains("shadow_timeout_seconds is 300"));
+    // Without shadows it does not matter how it compares.
+    assert!(Config { score_timeout_seconds: 2, ..Config::default() }.check().is_ok());
     assert!(refused(|config| config.normaliser = Some("rank".into())).contains("rank_normaliser"));
     assert!(refused(|config| config.shadow_share = 0.0).contains("shadow_share is 0"));
     let message = refused(|config| config.bounded_by = Some("rlhf_reward_model".into()));
