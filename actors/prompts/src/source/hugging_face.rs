@@ -152,7 +152,11 @@ impl Shards for HuggingFace {
                 true => self.listing(&self.config.revision),
                 false => Err(error),
             }),
-            None => self.listing(&self.config.revision),
+            // What the name stands for is known by this: the next pass need not ask again.
+            None => {
+                self.looked_for_newer.set(true);
+                self.listing(&self.config.revision)
+            }
         };
         let (version, all) = listed?;
         let newer = known.filter(|known| *known == version).and_then(|known| self.newer(known));
