@@ -13,6 +13,7 @@ use openvalidators_subtensor::remote::testing::{Member, Subnet, SubnetNode};
 use serde_json::Value;
 
 use crate::{
+    live::await_block,
     program::{binary, models, stderr},
     wallet::{ADDRESS, wallets},
 };
@@ -250,9 +251,8 @@ fn a_real_network_is_read_and_our_place_on_it_judged() {
         subnet.members[0].permit = true;
         subnet.stake_threshold_rao = 20_000_000_000_000;
     });
-    // The node says so from its next block on.
-    let told = |findings: &Vec<Value>| part(findings, "place").unwrap()["remedy"] == "stake more";
-    let findings = (0..20).map(|_| at(poor.url(), "plain", &[]).1).find(told).expect("the threshold is seen");
+    await_block(&poor);
+    let (_, findings) = at(poor.url(), "plain", &[]);
     has(&findings, "place", "warning", "weights need 20000", "stake more");
 
     let unnamed = ["--subtensor.chain_endpoint", &there.url(), "--netuid", "64", "--neuron.axon_off"];

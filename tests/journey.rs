@@ -12,7 +12,7 @@ use openvalidators_subtensor::remote::testing::{Member, Subnet};
 use tempfile::TempDir;
 
 use crate::{
-    live::{Network, ours},
+    live::{Network, await_block, ours},
     program::{CONSTANT_REWARD, Program, binary, get, models, stderr},
 };
 
@@ -130,6 +130,7 @@ fn the_manual_leads_from_a_wallet_to_weights_on_the_chain() {
 
     // 4. What btcli would do, with the coldkey.
     network.node.subnet(|subnet: &mut Subnet| subnet.members.push(Member::validator(ours(), 10_000)));
+    await_block(&network.node);
     let found = machine.run(&doctor);
     assert!(found.status.success(), "{}", said(&found));
 

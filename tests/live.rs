@@ -152,6 +152,15 @@ impl Network {
     }
 }
 
+/// Waits for a block that was made after the latest change: a node answers as of a block.
+pub fn await_block(node: &SubnetNode) {
+    let (since, head) = (Instant::now(), node.head());
+    while node.head() == head {
+        assert!(since.elapsed() < PATIENCE, "no block after {head}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn last_word(lines: &[Value]) -> String {
     lines.last().unwrap()["text"].as_str().unwrap().to_owned()
 }
