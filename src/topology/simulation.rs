@@ -233,12 +233,19 @@ const MINERS: u64 = 14;
 const MEAN_LIFE_SECONDS: f64 = 9.0 * 3_600.0;
 const MOST_DOWN_SECONDS: f64 = 2.0 * 3_600.0;
 const MEAN_CHURN_SECONDS: f64 = 2.0 * 3_600.0;
+const BLOCK_SECONDS: f64 = 12.0;
+const PLACES: u16 = 20;
+/// So long a newcomer cannot be pushed out.
+const IMMUNITY_BLOCKS: u64 = 360;
+/// Newcomers within that time, at most: were all miners new, the next one would take the validator's place.
+const MOST_IMMUNE: usize = 16;
 const SETTLING_IN: Duration = Duration::from_secs(5 * 3_600);
 
 fn settings(plan: Plan, directory: &Path) -> Config {
     let mut config = Config { state_dir: directory.to_owned(), seed: plan.seed, ..Config::default() };
     let chain = &mut config.chain.local;
-    (chain.block_seconds, chain.tempo, chain.max_uids, chain.immunity_blocks) = (12.0, 360, 20, 360);
+    (chain.block_seconds, chain.tempo, chain.max_uids, chain.immunity_blocks) =
+        (BLOCK_SECONDS, 360, PLACES, IMMUNITY_BLOCKS);
     let asking = 4.0 * plan.query_seconds;
     let prompts = &mut config.prompts;
     prompts.augment_timeout_seconds = asking;
@@ -274,13 +281,19 @@ async fn churn(around: &Around<'_>, seed: Seed, newcomers: &mut u64) {
     let mut random = seed.rng("churn", &[]);
     // Until the validator has a permit, and dividends, nothing speaks for its place.
     around.clock.sleep(SETTLING_IN).await;
+    let immunity = Duration::from_secs_f64(IMMUNITY_BLOCKS as f64 * BLOCK_SECONDS);
+    let mut latest: Vec<Duration> = Vec::new();
     loop {
         let wait = -(1.0 - random.random::<f64>()).ln() * MEAN_CHURN_SECONDS;
         around.clock.sleep(Duration::from_secs_f64(wait + 1.0)).await;
         // Now and then a crowd.
         let crowd = *[1, 1, 1, 2, 8].choose(&mut random).unwrap_or(&1);
         for _ in 0..crowd {
-            admit(&around.network, seed, *newcomers).await;
+            latest.retain(|&came| around.clock.now() - came <= immunity);
+            if latest.len() < MOST_IMMUNE {
+                admit(&around.network, seed, *newcomers).await;
+                latest.push(around.clock.now());
+            }
             *newcomers += 1;
         }
     }
