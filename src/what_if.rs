@@ -7,7 +7,7 @@
 //! What the diversity filter made of its history depends on neither rewards nor weights, and is the most work of a fold: it is
 //! taken from the recorded outcomes, unless the change is about the history itself.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
@@ -21,11 +21,15 @@ use openvalidators_rewards::{
     normaliser::Normalisation,
     registry,
 };
-use openvalidators_tables::figures::shadows::{Candidate, Shadows};
+use openvalidators_tables::{
+    Item, Source, Store,
+    figures::shadows::{Candidate, Shadows},
+};
 use openvalidators_weights::scores::{FoldRules, Scores};
 use serde::Serialize;
 
 use crate::{
+    archive,
     cli::WhatIf,
     config::Config,
     console::{print_json, print_text},
@@ -71,6 +75,13 @@ pub struct Comparison {
     /// Why a step that had scores has none after the change.
     lost: Option<String>,
     /// Candidates that ran as shadows.
+    shadows: Shadows,
+}
+
+/// Steps that the ledger has given up: what candidates did in them is kept, what they are played from is not.
+#[derive(Default)]
+struct Archived {
+    steps: u64,
     shadows: Shadows,
 }
 
@@ -126,6 +137,7 @@ pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<
     progress.finish_and_clear();
     ensure!(comparison.steps > 0, "{} holds no steps yet", command.from.display());
     comparison.check_filters()?;
+    let archived = Archived::of(&command.from, reader.oldest()?)?;
     let rows = comparison.rows();
     let shown = &rows[..command.top.unwrap_or(rows.len()).min(rows.len())];
     if command.json {
@@ -133,11 +145,20 @@ pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<
             "event": "what_if", "steps": comparison.steps, "other_best": comparison.other_best,
             "unscored": [comparison.before.unscored, comparison.after.unscored], "miners": shown,
             "shadows": comparison.shadows.candidates(),
+            "archived": { "steps": archived.steps, "shadows": archived.shadows.candidates() },
         }));
     } else {
         print_text(&format!("{}\n{}", table(shown), comparison.summary()));
         let candidates = comparison.shadows.candidates();
         if !candidates.is_empty() {
+            print_text(&candidates_table(&candidates).to_string());
+        }
+        let candidates = archived.shadows.candidates();
+        if !candidates.is_empty() {
+            let steps = archived.steps;
+            print_text(&format!(
+                "{steps} older steps are in the archive, which cannot be played; as they were recorded:"
+            ));
             print_text(&candidates_table(&candidates).to_string());
         }
     }
@@ -192,6 +213,24 @@ fn candidates_table(candidates: &[Candidate]) -> Table {
 fn promoted(before: &Config, after: &Config) -> Vec<&'static str> {
     let was = registry::enabled_filters(&before.rewards);
     registry::enabled_filters(&after.rewards).into_iter().filter(|name| !was.contains(name)).collect()
+}
+
+// === impl Archived ===
+
+impl Archived {
+    /// Of the files whose steps are all before `oldest`; after a crash the ledger may hold again what the latest has.
+    fn of(directory: &Path, oldest: Sequence) -> anyhow::Result<Self> {
+        let mut archived = Self::default();
+        for file in archive::files(directory)?.iter().filter(|file| file.last < oldest.0) {
+            let mut steps = Store::open(&file.path)?;
+            while let Some(item) = steps.next()? {
+                let Item::Row(row) = item else { continue };
+                archived.steps += 1;
+                archived.shadows.add(&row.shadows);
+            }
+        }
+        Ok(archived)
+    }
 }
 
 // === impl Comparison ===

@@ -1,7 +1,7 @@
 use openvalidators_ledger::{Identity, PRUNE_BATCH_STEPS, Reader, Store};
 use openvalidators_messages::{
-    Asked, Block, Column, Completion, Netuid, QueryOutcome, RawScores, Reward, Scored, Scoring, Sequence, StepId,
-    StepOutcome, StepRecord, Uid,
+    Asked, Block, Column, Completion, Netuid, QueryOutcome, RawScores, Reward, Scored, Scoring, Sequence, Shadow,
+    ShadowStanding, StepId, StepOutcome, StepRecord, Uid,
     ledger::{Snapshot, WeightIntent},
 };
 use openvalidators_tables::StepRow;
@@ -24,6 +24,14 @@ fn step(number: u64) -> (StepRecord, StepOutcome) {
     let hotkey = |uid: u16| Hotkey([uid as u8; 32]);
     let value = |uid: u16| ((number * 7 + u64::from(uid)) % 100) as f32 / 100.0;
     let column = || Column { name: "dpo_reward_model".into(), values: (0..4).map(|uid| Some(value(uid))).collect() };
+    // Candidates: a filter that was asked, and a normaliser of the fold.
+    let firewall = || Shadow {
+        name: "firewall_filter".into(),
+        seconds: 0.5,
+        factors: vec![Some(0.0), Some(1.0), None, Some(1.0)],
+        failure: None,
+    };
+    let standing = |name: &str, blocked| ShadowStanding { name: name.into(), correlation: Some(value(1)), blocked };
     let completion = |uid: u16| Completion {
         uid: Uid(uid),
         hotkey: hotkey(uid),
@@ -42,7 +50,11 @@ fn step(number: u64) -> (StepRecord, StepOutcome) {
             .map(|uid| Asked { uid: Uid(uid), hotkey: hotkey(uid), propensity: 0.25, uniform_propensity: None })
             .collect(),
         completions: (0..4).map(completion).collect(),
-        scoring: Scoring::Scored(RawScores { rewards: vec![column()], ..RawScores::default() }),
+        scoring: Scoring::Scored(RawScores {
+            rewards: vec![column()],
+            shadows: vec![firewall()],
+            ..RawScores::default()
+        }),
         ..unscored()
     };
     let rewards = (0..4).map(|uid| Reward::new(value(uid)).unwrap()).collect();
@@ -55,7 +67,7 @@ fn step(number: u64) -> (StepRecord, StepOutcome) {
             rewards,
             best: Some(0),
             gating_loss: None,
-            shadows: vec![],
+            shadows: vec![standing("firewall_filter", Some(0.25)), standing("rank_normaliser", None)],
         }),
     )
 }
@@ -104,6 +116,9 @@ fn steps_that_the_ledger_gives_up_are_in_the_archive_and_every_number_is_read_ag
 
     let after = rows(directory.path());
     assert_eq!(after.len(), before.len(), "none lost, none twice");
+    assert!(after.iter().all(|row| row.shadows.len() == 2), "what candidates said is kept");
+    let raw = after[0].columns.iter().find(|column| column.name == "firewall_filter").unwrap();
+    assert_eq!(raw.raw, [Some(0.0), Some(1.0), None, Some(1.0)], "and their numbers");
     for (place, (mut before, after)) in before.into_iter().zip(after).enumerate() {
         if (place as u64) < 2 * BATCH {
             assert!(after.prompt.is_empty() && after.completions.iter().all(String::is_empty), "texts are not kept");

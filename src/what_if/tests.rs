@@ -104,6 +104,24 @@ fn a_filter_that_ran_as_a_shadow_counts_once_it_is_promoted() {
     assert_eq!(first, 2);
 }
 
+/// The ledger gives old steps up; what candidates did in them is in the archive.
+#[test]
+fn candidates_of_archived_steps_are_told_beside_those_played() {
+    let directory = tempfile::tempdir().unwrap();
+    let whose = Hotkey([9; 32]);
+    let mut archive = archive::open(directory.path(), &Default::default(), whose).unwrap();
+    archive.keep(&(1..=3).map(step_with_a_shadow).collect::<Vec<_>>()).unwrap();
+    archive.keep(&(4..=6).map(step_with_a_shadow).collect::<Vec<_>>()).unwrap();
+    let archived = Archived::of(directory.path(), Sequence(5)).unwrap();
+    let candidates = archived.shadows.candidates();
+    assert_eq!(
+        (archived.steps, candidates[0].steps, candidates[0].seconds),
+        (3, 3, Some(0.5)),
+        "the ledger has the others"
+    );
+    assert_eq!(Archived::of(tempfile::tempdir().unwrap().path(), Sequence(5)).unwrap().steps, 0);
+}
+
 #[test]
 fn an_unknown_filter_is_named_with_those_there_are() {
     let (_, comparison) = ranks(&config(&[]), Change { without: vec!["nsfw".into()], ..Change::default() });

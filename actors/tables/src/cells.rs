@@ -1,7 +1,9 @@
 //! The columns of a table: their names, their kinds, and what a step has in each. The names are those of openvalidators
 //! 1.2.0 and of its `data_collector`, where they have the thing.
 
-use crate::{COLUMN_NAMES, StepRow};
+use std::borrow::Cow;
+
+use crate::{COLUMN_NAMES, Shadow, StepRow};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +18,15 @@ pub(crate) enum Kind {
 }
 
 /// What a step has in a column.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cell<'a> {
     Text(Option<&'a str>),
     Integer(Option<i64>),
     Time(i64),
     Number(Option<f64>),
-    Integers(Option<&'a [i64]>),
-    Texts(Option<&'a [String]>),
-    Numbers(Option<&'a [Option<f64>]>),
+    Integers(Option<Cow<'a, [i64]>>),
+    Texts(Option<Cow<'a, [String]>>),
+    Numbers(Option<Cow<'a, [Option<f64>]>>),
 }
 
 /// The columns before those of scores.
@@ -49,16 +51,26 @@ const FIRST: [(&str, Kind); 18] = [
     ("unscored", Kind::Text),
 ];
 
+/// The columns after them: one entry for each candidate of the step. Programs that know none of them pass them over.
+const SHADOWS: [(&str, Kind); 5] = [
+    ("shadow_names", Kind::Texts),
+    ("shadow_correlations", Kind::Numbers),
+    ("shadow_blocked", Kind::Numbers),
+    ("shadow_seconds", Kind::Numbers),
+    ("shadow_failed", Kind::Integers),
+];
+
 /// Every column, in order.
 pub(crate) fn columns() -> impl Iterator<Item = (String, Kind)> {
     let scores = COLUMN_NAMES.iter().flat_map(|name| [(*name).to_owned(), format!("{name}_normalized")]);
-    FIRST.iter().map(|&(name, kind)| (name.to_owned(), kind)).chain(scores.map(|name| (name, Kind::Numbers)))
+    let named = |&(name, kind): &(&str, Kind)| (name.to_owned(), kind);
+    FIRST.iter().map(named).chain(scores.map(|name| (name, Kind::Numbers))).chain(SHADOWS.iter().map(named))
 }
 
 /// What a step has in every column.
 pub(crate) fn cells(row: &StepRow) -> impl Iterator<Item = Cell<'_>> {
-    fn some<T>(list: &[T]) -> Option<&[T]> {
-        (!list.is_empty()).then_some(list)
+    fn some<T: Clone>(list: &[T]) -> Option<Cow<'_, [T]>> {
+        (!list.is_empty()).then_some(Cow::Borrowed(list))
     }
     let first = [
         Cell::Text(Some(&row.run)),
@@ -70,9 +82,9 @@ pub(crate) fn cells(row: &StepRow) -> impl Iterator<Item = Cell<'_>> {
         Cell::Integer(row.block),
         Cell::Number(row.step_length),
         Cell::Text(Some(&row.prompt)),
-        Cell::Integers(Some(&row.uids)),
+        Cell::Integers(Some(Cow::Borrowed(&row.uids))),
         Cell::Texts(some(&row.hotkeys)),
-        Cell::Texts(Some(&row.completions)),
+        Cell::Texts(Some(Cow::Borrowed(&row.completions))),
         Cell::Numbers(some(&row.completion_times)),
         Cell::Integers(some(&row.status_codes)),
         Cell::Numbers(some(&row.propensities)),
@@ -84,7 +96,20 @@ pub(crate) fn cells(row: &StepRow) -> impl Iterator<Item = Cell<'_>> {
         let column = row.columns.iter().find(|column| column.name == *name);
         [column.and_then(|column| some(&column.raw)), column.and_then(|column| some(&column.normalized))]
     });
-    first.into_iter().chain(scores.map(Cell::Numbers))
+    first.into_iter().chain(scores.map(Cell::Numbers)).chain(shadows(&row.shadows))
+}
+
+fn shadows(shadows: &[Shadow]) -> [Cell<'static>; SHADOWS.len()] {
+    fn each<T: Clone>(shadows: &[Shadow], of: impl Fn(&Shadow) -> T) -> Option<Cow<'static, [T]>> {
+        (!shadows.is_empty()).then(|| shadows.iter().map(of).collect())
+    }
+    [
+        Cell::Texts(each(shadows, |shadow| shadow.name.clone())),
+        Cell::Numbers(each(shadows, |shadow| shadow.correlation)),
+        Cell::Numbers(each(shadows, |shadow| shadow.blocked)),
+        Cell::Numbers(each(shadows, |shadow| shadow.seconds)),
+        Cell::Integers(each(shadows, |shadow| shadow.failed.into())),
+    ]
 }
 
 #[cfg(test)]

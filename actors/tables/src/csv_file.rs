@@ -173,7 +173,7 @@ fn field(cell: Cell<'_>) -> String {
         Cell::Texts(list) => list
             .map(|list| list::write(&list.iter().map(|text| text.as_str().into()).collect::<Vec<_>>()))
             .unwrap_or_default(),
-        Cell::Numbers(list) => list.map(numbers).unwrap_or_default(),
+        Cell::Numbers(list) => list.as_deref().map(numbers).unwrap_or_default(),
     }
 }
 

@@ -4,6 +4,8 @@
 //! The field names are those of `openvalidators/event.py` of 1.2.0; the wide ones those which `analysis/plotting.py` and
 //! `scripts/data_formatter.py` of 1.2.0 still ask for.
 
+use std::iter;
+
 use serde_json::{Map, Value};
 
 use crate::{COLUMN_NAMES, Column, MICROS_PER_SECOND, Shadow, Skip, StepRow, text_digest};
@@ -70,8 +72,23 @@ fn long(event: &Map<String, Value>, start: StepRow) -> Result<StepRow, Skip> {
     Ok(row)
 }
 
-/// What our event logs say of candidates.
+/// What our event logs say of candidates, or our tables, in which each number is a list by itself.
 fn shadows(event: &Map<String, Value>) -> Result<Vec<Shadow>, Skip> {
+    let names = texts(event, "shadow_names")?;
+    if !names.is_empty() {
+        let numbers = |key| -> Result<_, Skip> { Ok(numbers(event, key)?.into_iter().chain(iter::repeat(None))) };
+        let (correlations, blocked) = (numbers("shadow_correlations")?, numbers("shadow_blocked")?);
+        let (seconds, failed) = (numbers("shadow_seconds")?, numbers("shadow_failed")?);
+        let all = names.into_iter().zip(correlations).zip(blocked).zip(seconds).zip(failed);
+        let shadow = |((((name, correlation), blocked), seconds), failed): ((((_, _), _), _), Option<f64>)| Shadow {
+            name,
+            correlation,
+            blocked,
+            seconds,
+            failed: failed == Some(1.0),
+        };
+        return Ok(all.map(shadow).collect());
+    }
     let shadow = |shadow: &Value| {
         let shadow = shadow.as_object()?;
         Some(Shadow {

@@ -66,7 +66,7 @@ pub struct StepRow {
     pub unscored: Option<String>,
     /// Scores of each reward model and filter, in the order of [`COLUMN_NAMES`].
     pub columns: Vec<Column>,
-    /// Candidates that counted for nothing. Tables do not keep them: a ledger and an event log have them.
+    /// Candidates that counted for nothing.
     pub shadows: Vec<Shadow>,
 }
 

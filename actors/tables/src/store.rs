@@ -133,7 +133,7 @@ fn data_type(kind: Kind) -> DataType {
 fn array(kind: Kind, cells: &[Cell<'_>]) -> ArrayRef {
     macro_rules! gather {
         ($variant:ident) => {
-            cells.iter().map(|cell| if let Cell::$variant(value) = cell { *value } else { Default::default() })
+            cells.iter().map(|cell| if let Cell::$variant(value) = cell { value.clone() } else { Default::default() })
         };
     }
     match kind {
@@ -146,18 +146,19 @@ fn array(kind: Kind, cells: &[Cell<'_>]) -> ArrayRef {
         }
         Kind::Integers => {
             let mut lists = ListBuilder::new(Int64Builder::new());
-            gather!(Integers)
-                .for_each(|list| lists.append_option(list.map(|list| list.iter().map(|value| Some(*value)))));
+            gather!(Integers).for_each(|list| {
+                lists.append_option(list.as_deref().map(|list| list.iter().map(|value| Some(*value))))
+            });
             Arc::new(lists.finish())
         }
         Kind::Texts => {
             let mut lists = ListBuilder::new(StringBuilder::new());
-            gather!(Texts).for_each(|list| lists.append_option(list.map(|list| list.iter().map(Some))));
+            gather!(Texts).for_each(|list| lists.append_option(list.as_deref().map(|list| list.iter().map(Some))));
             Arc::new(lists.finish())
         }
         Kind::Numbers => {
             let mut lists = ListBuilder::new(Float64Builder::new());
-            gather!(Numbers).for_each(|list| lists.append_option(list.map(|list| list.iter().copied())));
+            gather!(Numbers).for_each(|list| lists.append_option(list.as_deref().map(|list| list.iter().copied())));
             Arc::new(lists.finish())
         }
     }
@@ -283,9 +284,15 @@ fn value(column: &ArrayRef, place: usize) -> Value {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Column, Merged};
+    use crate::{Column, Merged, Shadow};
 
     pub(crate) fn rows(count: i64) -> Vec<StepRow> {
+        let shadows = |at: i64| {
+            let (name, seconds) = ("firewall_filter".to_owned(), Some(0.25));
+            let asked =
+                Shadow { name, correlation: None, blocked: Some(0.1 * at as f64), seconds, failed: at % 3 == 0 };
+            vec![asked, Shadow { name: "rank_normaliser".into(), correlation: Some(1.0), ..Shadow::default() }]
+        };
         let row = |at: i64| StepRow {
             run: "r".into(),
             forward: Some(at / 3),
@@ -310,7 +317,7 @@ pub(crate) mod tests {
                 raw: vec![Some(-1.5), None, Some(0.1)],
                 normalized: vec![],
             }],
-            shadows: vec![],
+            shadows: if at % 2 == 0 { vec![] } else { shadows(at) },
         };
         (0..count).map(row).collect()
     }
@@ -325,6 +332,15 @@ pub(crate) mod tests {
         let mut found = Merged::new(vec![Box::new(Store::open(file.path()).unwrap())]);
         let found: Vec<_> = std::iter::from_fn(|| found.next_step().unwrap()).collect();
         assert_eq!(found, rows);
+    }
+
+    /// What knows the columns of earlier versions alone takes each by its name, and what stands beside them for nothing of its own.
+    #[test]
+    fn candidates_have_columns_that_no_earlier_version_has_by_the_name_of_another() {
+        let names: Vec<String> = columns().map(|(name, _)| name).collect();
+        assert!(names[names.len() - 5..].iter().all(|name| name.starts_with("shadow_")), "{names:?}");
+        assert!(!names.iter().any(|name| name == "shadows"), "a list of objects in event logs");
+        assert_eq!(SCHEMA_VERSION, "1");
     }
 
     #[test]
