@@ -52,6 +52,20 @@ fn miners_judge_each_other_as_a_shadow_and_rewards_stay_as_they_are() {
     assert!((-1.0..=1.0).contains(&agreement), "{agreement}");
     assert!(metrics.contains("openvalidators_rewards_judge_bias{hotkey="), "{metrics}");
 
+    // The next life knows its judges before anybody judges again.
+    let mut program = Program::start(state.path(), &[&["--steps", "4"][..], &with].concat());
+    let address = program.metrics_address();
+    program.until("step");
+    let (_, remembered) = get(&address, "/metrics");
+    let (_, status) = program.finish();
+    assert!(status.success());
+    let judges = remembered.matches("openvalidators_rewards_judge_bias{hotkey=").count();
+    assert!(
+        judges >= 8,
+        "a step or two tell the bias of none, for that takes five judgements each:
+{remembered}"
+    );
+
     let state = state.path().to_str().unwrap();
     // Played again from the records: the same, with the settings of then.
     let replayed = output(&[&["replay", "--state-dir", state][..], &with].concat());
@@ -62,7 +76,7 @@ fn miners_judge_each_other_as_a_shadow_and_rewards_stay_as_they_are() {
     assert!(compared.status.success(), "{}", stderr(&compared));
     let told: Value = serde_json::from_slice(&compared.stdout).unwrap();
     let shadow = &told["shadows"][0];
-    assert_eq!((&shadow["name"], &shadow["steps"]), (&"network_reward_model".into(), &9.into()), "{told}");
+    assert_eq!((&shadow["name"], &shadow["steps"]), (&"network_reward_model".into(), &13.into()), "{told}");
 
     let figures = output(&["analyze", "--from", state, "--figure", "shadows", "--tables"]);
     let said = String::from_utf8(figures.stdout).unwrap();

@@ -120,9 +120,13 @@ impl RewardsActor {
         })
     }
 
-    /// With a way to miners who judge; without it they are not asked.
+    /// With a way to miners who judge; without it they are not asked. What was asked of the epoch's budget before is in the
+    /// state.
     #[must_use]
     pub fn asking(self, network: Network) -> Self {
+        if let Some(state) = &self.state {
+            network.resume(&state.judges);
+        }
         Self { network: Some(network), ..self }
     }
 

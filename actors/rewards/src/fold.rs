@@ -15,6 +15,7 @@ use crate::{
     diversity::{self, history_factor},
     followers::{Followers, Said},
     history::History,
+    network::Past,
     normaliser::{COUNT_LIMIT_SCORES, Normalisation, Normaliser, SingleScore},
     phrases::Phrases,
     robust::Robust,
@@ -62,6 +63,8 @@ pub struct State {
     pub phrases: Phrases,
     /// Who says what others said before.
     pub followers: Followers,
+    /// Miners that judged.
+    pub judges: Past,
     /// sha256 of the files behind each column, under `COLUMN/MODEL/FILE`.
     pub digests: BTreeMap<String, String>,
 }
@@ -169,6 +172,7 @@ impl State {
         };
         check(rules, record, raw)?;
         self.forget_other_models(record, raw);
+        self.judges.note(record.block, &raw.judgements);
         let mut filters = raw.filters.clone();
         if let Some(embeddings) = &raw.embeddings {
             self.compare_with_history(rules, embeddings, &mut filters);

@@ -12,12 +12,7 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::{
-    fold::State,
-    network::bias::{Bench, BiasTable},
-    registry,
-    step::Step,
-};
+use crate::{fold::State, network::bias::Bench, registry, step::Step};
 
 /// Bucket bounds of scoring a step, in seconds: from cached texts to a large model on a slow machine.
 const SCORE_SECONDS_BUCKETS: [f64; 10] = [0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0];
@@ -81,7 +76,6 @@ pub struct Metrics {
 #[derive(Default)]
 struct Remembered {
     correlations: BTreeMap<String, (u32, f64)>,
-    biases: BiasTable,
 }
 
 impl Metrics {
@@ -194,12 +188,6 @@ impl Metrics {
         for verdict in benches.iter().filter_map(Bench::verdict) {
             self.judge_disagreement.observe(verdict.disagreement.into());
         }
-        let mut remembered = self.remembered.lock();
-        remembered.biases.note(&benches);
-        self.judge_bias.reset();
-        for (judge, bias) in remembered.biases.furthest(BIASES_SHOWN) {
-            self.judge_bias.with_label_values(&[&judge.to_string()]).set(bias);
-        }
     }
 
     /// Counts a fold that happened just now.
@@ -234,6 +222,10 @@ impl Metrics {
         for (name, robust) in &state.robust {
             self.mean.with_label_values(&[name]).set(robust.location);
             self.deviation.with_label_values(&[name]).set(robust.scale);
+        }
+        self.judge_bias.reset();
+        for (judge, bias) in state.judges.biases.furthest(BIASES_SHOWN) {
+            self.judge_bias.with_label_values(&[&judge.to_string()]).set(bias);
         }
         self.history_rows.set(i64::try_from(state.history.len()).unwrap_or(i64::MAX));
         self.sequence.set(i64::try_from(state.sequence.0).unwrap_or(i64::MAX));

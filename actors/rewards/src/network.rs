@@ -8,6 +8,7 @@
 
 pub mod asking;
 pub mod bias;
+pub mod past;
 pub mod verdict;
 
 use std::{sync::Arc, time::Duration};
@@ -19,6 +20,7 @@ use rand::seq::{IndexedRandom, index};
 
 pub use asking::Network;
 use bias::Bench;
+pub use past::Past;
 
 use crate::{
     config::{NetworkConfig, PromptConfig},
@@ -158,4 +160,4 @@ fn median(values: &[Option<f32>]) -> Option<f32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

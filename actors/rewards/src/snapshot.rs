@@ -10,6 +10,7 @@ use crate::{
     fold::{Rules, State},
     followers::Followers,
     history::History,
+    network::Past,
     normaliser::Normaliser,
     phrases::Phrases,
     robust::Robust,
@@ -27,6 +28,9 @@ struct Head {
     history_model: String,
     phrases: Phrases,
     followers: Followers,
+    /// None in snapshots of earlier versions.
+    #[serde(default)]
+    judges: Past,
     history_width: usize,
     history_rows: usize,
 }
@@ -44,6 +48,7 @@ pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
         history_model: state.history_model.clone(),
         phrases: state.phrases.clone(),
         followers: state.followers.clone(),
+        judges: state.judges.clone(),
         history_width: state.history.width(),
         history_rows: state.history.len(),
     };
@@ -70,6 +75,7 @@ pub fn decode(snapshot: &Snapshot, rules: &Rules) -> Result<State, SnapshotError
         history_model: head.history_model,
         phrases: head.phrases,
         followers: head.followers,
+        judges: head.judges,
         digests: head.digests,
     })
 }

@@ -1,7 +1,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use openvalidators_messages::{
-    Scored, StepRecord,
+    Judgement, Scored, StepRecord,
     inference::LogProb,
     ledger::{LedgerError, LoadSnapshot, ReadSteps, StoreOutcome, StoredStep},
 };
@@ -10,6 +10,7 @@ use openvalidators_runtime::{DrivenClock, testing::recording_mailbox};
 use super::*;
 use crate::{
     neighbours::neighbours,
+    network::tests::{hotkey, metagraph},
     samples::{completion, embeddings, raw, record, score},
 };
 
@@ -388,4 +389,42 @@ async fn settings_that_make_no_sense_are_refused_before_anything_starts() {
     let clock: SharedClock = Arc::new(DrivenClock::new(Duration::ZERO));
     let refused = RewardsActor::recover(&config, ledger, silent_inference(), clock, metrics).await;
     assert!(refused.err().unwrap().to_string().contains("score_timeout_seconds is 0"));
+}
+
+// === judges ===
+
+/// Bias and budget of judges were of the process: a restart gave every query again and knew no judge.
+#[actix::test]
+async fn judges_are_remembered_over_a_restart_by_snapshot_and_by_steps() {
+    let judged = |at: u64| {
+        let mut step = step(at);
+        let grades = [(1, 4), (2, 5), (3, 10)];
+        let judgement = |(judge, grade)| Judgement { completion: 0, judge: hotkey(judge), grade: Some(grade) };
+        if let openvalidators_messages::Scoring::Scored(raw) = &mut step.scoring {
+            raw.judgements = grades.map(judgement).to_vec();
+        }
+        step.block = openvalidators_messages::Block(1);
+        step
+    };
+    let records: Vec<StepRecord> = (0..6).map(judged).collect();
+    for keeps_snapshot in [true, false] {
+        let ledger = MemoryLedger::of(&records);
+        let before = running(&ledger, &Config::default()).await;
+        assert_eq!(before.metric("judge_bias"), 4.0, "+5 and −1 of the median 5");
+        before.stop().await;
+        ledger.0.borrow_mut().snapshot.take_if(|_| !keeps_snapshot);
+        let again = running(&ledger, &Config::default()).await;
+        assert_eq!(again.metric("judge_bias"), 4.0, "from the snapshot: {keeps_snapshot}");
+
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        let clock = Arc::new(DrivenClock::new(Duration::ZERO));
+        let config = Config::default();
+        let recovered = RewardsActor::recover(&config, ledger.mailboxes(), silent_inference(), clock, metrics);
+        let (query, _) = recording_mailbox(|_: &openvalidators_messages::dendrite::Query| Vec::new());
+        let (_epochs, metagraph) = tokio::sync::watch::channel(Arc::new(metagraph(1)));
+        let network = Network::new(query, metagraph, openvalidators_runtime::Seed(3), str::to_owned);
+        let _actor = recovered.await.unwrap().asking(network.clone());
+        assert!(!network.spend(3, 20), "18 of 20 were spent");
+        assert!(network.spend(2, 20));
+    }
 }

@@ -7,6 +7,8 @@ use openvalidators_runtime::{CallError, Mailbox, Seed};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
+use super::past::Past;
+
 /// Completions that are before their judges at once, over all forwards: so many places of the dendrite's inbox, which has
 /// more than these and one for each forward, so that no forward waits for judges to be asked.
 const CASES_AT_ONCE: usize = 32;
@@ -74,8 +76,16 @@ impl Network {
         hotkeys.iter().filter_map(routed).collect()
     }
 
+    /// Counts what was asked in the epoch that runs, as far as the ledger knows: a process that begins anew does not have
+    /// its budget anew. What this process has spent already is not counted twice.
+    pub(crate) fn resume(&self, past: &Past) {
+        let metagraph = self.metagraph.borrow();
+        let queries = past.queries_within(metagraph.last_epoch_block, metagraph.block);
+        self.spent.lock().resume(metagraph.epoch_index, queries);
+    }
+
     /// Takes so many queries from the budget of the epoch that runs, or none.
-    pub(super) fn spend(&self, queries: u64, per_epoch: u64) -> bool {
+    pub(crate) fn spend(&self, queries: u64, per_epoch: u64) -> bool {
         let epoch = self.metagraph.borrow().epoch_index;
         self.spent.lock().spend(epoch, queries, per_epoch)
     }
@@ -84,6 +94,11 @@ impl Network {
 // === impl Spent ===
 
 impl Spent {
+    fn resume(&mut self, epoch: u64, queries: u64) {
+        let known = if epoch == self.epoch { self.queries } else { 0 };
+        *self = Self { epoch, queries: known.max(queries) };
+    }
+
     fn spend(&mut self, epoch: u64, queries: u64, per_epoch: u64) -> bool {
         if epoch != self.epoch {
             *self = Self { epoch, queries: 0 };
@@ -105,5 +120,9 @@ mod tests {
         assert!(!spent.spend(3, 4, 10), "4 of the 2 that are left");
         assert!(spent.spend(3, 2, 10));
         assert!(spent.spend(4, 4, 10));
+        spent.resume(4, 3);
+        assert!(!spent.spend(4, 7, 10), "4 were spent, and are no fewer for what the ledger knows");
+        spent.resume(4, 9);
+        assert!(!spent.spend(4, 2, 10) && spent.spend(4, 1, 10));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use openvalidators_messages::{Hotkey, Judgement};
+use serde::{Deserialize, Serialize};
 
 use super::verdict::Verdict;
 
@@ -16,13 +17,13 @@ const MEMORY_JUDGEMENTS: u32 = 200;
 const FEWEST_JUDGEMENTS: u32 = 5;
 
 /// The mean difference of each judge's grades from the median of those who judged the same completion.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BiasTable {
     judges: BTreeMap<Hotkey, Bias>,
     steps: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Bias {
     judgements: u32,
     mean: f64,

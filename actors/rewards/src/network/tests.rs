@@ -19,11 +19,11 @@ use crate::{
 /// Miners of the step; the last one serves no axon.
 const MINERS: u16 = 8;
 
-fn hotkey(uid: u16) -> Hotkey {
+pub(crate) fn hotkey(uid: u16) -> Hotkey {
     Hotkey([uid as u8 + 1; 32])
 }
 
-fn metagraph(epoch_index: u64) -> Metagraph {
+pub(crate) fn metagraph(epoch_index: u64) -> Metagraph {
     let axon = Axon { address: SocketAddr::from(([127, 0, 0, 1], 9)), protocol: 4, version: 1 };
     let neuron = |uid: u16| Neuron {
         uid: Uid(uid),
@@ -150,6 +150,23 @@ async fn the_budget_of_an_epoch_is_kept_and_comes_again() {
     assert_eq!(stage.queries.len(), 2);
     stage.epochs.send_replace(Arc::new(metagraph(2)));
     assert_eq!(judged(judges.score(&stage.step(7)).await.unwrap()), 2);
+}
+
+/// Before, a process that began anew had the whole budget again.
+#[actix::test]
+async fn what_an_earlier_life_asked_in_this_epoch_is_spent() {
+    let stage = stage(|_| "5".to_owned());
+    let mut past = Past::default();
+    let judgement = |uid: u16| Judgement { completion: 0, judge: hotkey(uid), grade: None };
+    past.note(Block(1), &(0..4).map(judgement).collect::<Vec<_>>());
+    past.note(Block(2), &(0..4).map(judgement).collect::<Vec<_>>());
+    stage.network.resume(&past);
+    let judges = judges(|config| config.queries_per_epoch = 7, false);
+    judges.score(&stage.step(7)).await.unwrap();
+    assert_eq!(stage.queries.len(), 1, "3 of the 3 that 4 at block 1 left; block 2 is not there yet");
+    stage.epochs.send_replace(Arc::new(metagraph(2)));
+    judges.score(&stage.step(7)).await.unwrap();
+    assert_eq!(stage.queries.len(), 3, "6 of 7");
 }
 
 #[actix::test]
