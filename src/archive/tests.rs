@@ -31,7 +31,8 @@ fn step(number: u64) -> (StepRecord, StepOutcome) {
         factors: vec![Some(0.0), Some(1.0), None, Some(1.0)],
         failure: None,
     };
-    let standing = |name: &str, blocked| ShadowStanding { name: name.into(), correlation: Some(value(1)), blocked };
+    let standing =
+        |name: &str, blocked| ShadowStanding { name: name.into(), correlation: Some(value(1)), blocked, seconds: None };
     let completion = |uid: u16| Completion {
         uid: Uid(uid),
         hotkey: hotkey(uid),

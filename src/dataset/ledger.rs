@@ -106,6 +106,7 @@ pub fn shadows(scoring: &Scoring, scored: Option<&Scored>) -> Vec<Shadow> {
         .chain(of_fold.map(|standing| Shadow {
             name: standing.name.clone(),
             correlation: standing.correlation.map(f64::from),
+            seconds: standing.seconds,
             ..Shadow::default()
         }))
         .collect()

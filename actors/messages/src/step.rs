@@ -197,6 +197,10 @@ pub struct ShadowStanding {
     /// The share of the completions it has a factor for that a filter would leave less than half of; `None` of others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<f32>,
+    /// How long a normaliser took, seconds, where the step was folded as it was made: what reward functions and filters
+    /// took is in [`Shadow::seconds`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
 }
 
 /// A final reward: finite by construction.

@@ -271,7 +271,6 @@ struct Candidate<'a> {
     correlation: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     blocked: Option<f64>,
-    /// None of a normaliser.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -285,7 +284,7 @@ fn shadows<'a>(said: &'a [Shadow], standings: &'a [ShadowStanding]) -> Vec<Candi
             name,
             correlation: standing.and_then(|standing| standing.correlation).map(f64::from),
             blocked: standing.and_then(|standing| standing.blocked).map(f64::from),
-            seconds: said.map(|said| said.seconds),
+            seconds: said.map(|said| said.seconds).or(standing.and_then(|standing| standing.seconds)),
             failure: said.and_then(|said| said.failure.as_deref()),
         }
     };

@@ -183,8 +183,9 @@ impl Handler<Envelope<Apply>> for RewardsActor {
         let since = clock.now();
         let before = state.sequence;
         let mut unstored = std::mem::take(&mut self.unstored);
+        let stopwatch = Arc::clone(&clock);
         let folding = async move {
-            let answer = fold(&mut state, &rules, &ledger, apply, &mut unstored).await;
+            let answer = fold(&mut state, &rules, &ledger, apply, &mut unstored, stopwatch).await;
             (state, unstored, answer)
         };
         AtomicResponse::new(Box::pin(folding.into_actor(self).then(move |(state, unstored, answer), actor, _| {
@@ -249,6 +250,7 @@ async fn fold(
     ledger: &Ledger,
     Apply { sequence: asked, record }: Apply,
     unstored: &mut Unstored,
+    clock: SharedClock,
 ) -> Result<Arc<StepOutcome>, FoldError> {
     if asked > state.sequence.next() {
         let before = Sequence(asked.0 - 1);
@@ -261,7 +263,7 @@ async fn fold(
     match &state.latest {
         Some(latest) if asked == state.sequence => Ok(Arc::clone(latest)),
         _ if asked <= state.sequence => Err(FoldError::AlreadyFolded { asked, applied: state.sequence }),
-        _ => match fold_on_worker(state, rules, vec![(asked, record)]).await.pop() {
+        _ => match fold_on_worker(state, rules, vec![(asked, record)], Some(clock)).await.pop() {
             Some(outcome) => {
                 unstored.remember(asked, Arc::clone(&outcome));
                 Ok(outcome)

@@ -7,6 +7,7 @@ use openvalidators_messages::{
     Column, Completion, Embeddings, RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring, Sequence, StepOutcome,
     StepRecord,
 };
+use openvalidators_runtime::Clock;
 
 use crate::{
     blacklist,
@@ -16,10 +17,10 @@ use crate::{
     followers::{Followers, Said},
     history::History,
     network::Past,
-    normaliser::{COUNT_LIMIT_SCORES, Normalisation, Normaliser, SingleScore},
+    normaliser::{COUNT_LIMIT_SCORES, Normalisation, SingleScore},
+    normalisers::Normalisers,
     phrases::Phrases,
-    robust::Robust,
-    shadow,
+    shadow::{self, Renormalised},
 };
 
 /// Rows of the history that the reference skips, and remembers in addition: `history_range` of `reward/diversity.py`.
@@ -38,6 +39,7 @@ pub struct Rules {
     single_score: SingleScore,
     best_of_nothing: bool,
     normalisation: Normalisation,
+    promoted_normaliser: Option<String>,
     shadow_normalisers: Vec<(&'static str, Normalisation)>,
     bounded_by: Option<String>,
     overused_phrases: bool,
@@ -51,10 +53,10 @@ pub struct State {
     pub sequence: Sequence,
     /// Its outcome; `None` before the first.
     pub latest: Option<Arc<StepOutcome>>,
-    /// The running normaliser of each reward column; with the robust one, empty.
-    pub normalisers: BTreeMap<String, Normaliser>,
-    /// The robust normaliser of each reward column.
-    pub robust: BTreeMap<String, Robust>,
+    /// What the normaliser in force remembers of each reward column.
+    pub normalisers: Normalisers,
+    /// What each candidate for its place does.
+    pub shadow_normalisers: BTreeMap<String, Normalisers>,
     /// The embeddings of the diversity filter.
     pub history: History,
     /// The encoder that made them.
@@ -76,6 +78,13 @@ impl Rules {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let skip = if config.compat.diversity_reference { REFERENCE_SKIPPED_ROWS } else { 0 };
+        let normalisation = config.normaliser.as_deref().and_then(shadow::normaliser).unwrap_or(
+            match config.defences.robust_normaliser {
+                true => Normalisation::Robust,
+                false => Normalisation::Running { count_limit: COUNT_LIMIT_SCORES },
+            },
+        );
+        let is_shadow = |name: &str, other: Normalisation| config.shadows.contains(name) && other != normalisation;
         Self {
             weights: config.weights.clone(),
             history_bottom_k: config.diversity.history_bottom_k,
@@ -86,15 +95,11 @@ impl Rules {
                 false => SingleScore::VariesNot,
             },
             best_of_nothing: config.compat.best_of_nothing,
-            normalisation: config.normaliser.as_deref().and_then(shadow::normaliser).unwrap_or(
-                match config.defences.robust_normaliser {
-                    true => Normalisation::Robust,
-                    false => Normalisation::Running { count_limit: COUNT_LIMIT_SCORES },
-                },
-            ),
+            normalisation,
+            promoted_normaliser: config.normaliser.clone(),
             shadow_normalisers: shadow::NORMALISERS
                 .into_iter()
-                .filter(|(name, _)| config.shadows.contains(*name))
+                .filter(|(name, other)| is_shadow(name, *other))
                 .collect(),
             bounded_by: config.bounded_by.clone(),
             overused_phrases: config.defences.overused_phrases,
@@ -154,7 +159,18 @@ impl Rules {
 impl State {
     /// Folds the step at `sequence` and remembers its outcome.
     pub fn fold(&mut self, rules: &Rules, sequence: Sequence, record: &StepRecord) -> Arc<StepOutcome> {
-        let outcome = match self.settle(rules, record) {
+        self.fold_timed(rules, sequence, record, None)
+    }
+
+    /// As [`Self::fold`], and measures what candidates for the normaliser cost. Nothing that counts depends on the clock.
+    pub fn fold_timed(
+        &mut self,
+        rules: &Rules,
+        sequence: Sequence,
+        record: &StepRecord,
+        clock: Option<&dyn Clock>,
+    ) -> Arc<StepOutcome> {
+        let outcome = match self.settle(rules, record, clock) {
             Ok(scored) => StepOutcome::Scored(scored),
             Err(reason) => StepOutcome::Unscored { reason },
         };
@@ -165,7 +181,7 @@ impl State {
     }
 
     /// The numbers of a step, or why it has none; in that case nothing changes.
-    fn settle(&mut self, rules: &Rules, record: &StepRecord) -> Result<Scored, String> {
+    fn settle(&mut self, rules: &Rules, record: &StepRecord, clock: Option<&dyn Clock>) -> Result<Scored, String> {
         let raw = match &record.scoring {
             Scoring::Scored(raw) => raw,
             Scoring::Unscored { reason } => return Err(reason.clone()),
@@ -180,26 +196,39 @@ impl State {
         }
         self.compare_with_others(rules, record, &mut filters);
         let counts = counts(&filters, record.completions.len());
-        let normalised = raw.rewards.iter().map(|column| self.normalise(rules, column, &counts)).collect::<Vec<_>>();
+        if let Some(memory) = rules.promoted_normaliser.as_ref().and_then(|name| self.shadow_normalisers.remove(name)) {
+            self.normalisers.adopt(memory);
+        }
+        let normalise = |column| self.normalisers.normalise(rules.normalisation, column, &counts, rules.single_score);
+        let normalised = raw.rewards.iter().map(normalise).collect::<Vec<_>>();
         let succeeded: Vec<bool> = record.completions.iter().map(|completion| completion.is_success()).collect();
         let mut rewards = combine(&succeeded, &rules.weights, &normalised, &filters);
         rules.bound(&mut rewards, &succeeded, &normalised, &filters);
         let first = (rules.best_of_nothing && !rewards.is_empty()).then_some(0);
         let best = best(&rewards).or(first);
-        let shadows = shadow::standings(raw, &rules.weights, &normalised, &filters, &rules.shadow_normalisers);
+        let renormalised = self.renormalise(rules, &raw.rewards, &counts, clock);
+        let shadows = shadow::standings(raw, &rules.weights, &normalised, &filters, &renormalised);
         Ok(Scored { normalised, filters, rewards, best, gating_loss: None, shadows })
     }
 
-    fn normalise(&mut self, rules: &Rules, column: &Column, counts: &[bool]) -> Column {
-        let name = column.name.clone();
-        let values = match rules.normalisation {
-            Normalisation::Robust => self.robust.entry(name.clone()).or_default().normalise(&column.values, counts),
-            other => {
-                let running = self.normalisers.entry(name.clone()).or_default();
-                other.apply(running, &column.values, rules.single_score)
-            }
+    /// What candidates for the normaliser make of the columns. One that is no candidate any more is forgotten.
+    fn renormalise(
+        &mut self,
+        rules: &Rules,
+        columns: &[Column],
+        counts: &[bool],
+        clock: Option<&dyn Clock>,
+    ) -> Vec<Renormalised> {
+        self.shadow_normalisers.retain(|name, _| rules.shadow_normalisers.iter().any(|(known, _)| known == name));
+        let again = |(name, normalisation): &(&'static str, Normalisation)| {
+            let since = clock.map(Clock::now);
+            let memory = self.shadow_normalisers.entry((*name).to_owned()).or_default();
+            let normalise = |column| memory.normalise(*normalisation, column, counts, rules.single_score);
+            let columns = columns.iter().map(normalise).collect();
+            let took = clock.zip(since).map(|(clock, since)| clock.now().saturating_sub(since));
+            Renormalised { name, columns, seconds: took.map(|took| took.as_secs_f64()) }
         };
-        Column { name, values }
+        rules.shadow_normalisers.iter().map(again).collect()
     }
 
     fn compare_with_history(&self, rules: &Rules, embeddings: &Embeddings, filters: &mut [Column]) {
@@ -250,8 +279,8 @@ impl State {
         let stale_history = raw.embeddings.as_ref().is_some_and(|found| renamed(found) || stale(diversity::NAME));
         for name in stale_rewards {
             tracing::warn!(column = name, "the model of this column changed; its normaliser starts anew");
-            self.normalisers.remove(name);
-            self.robust.remove(name);
+            self.normalisers.forget(name);
+            self.shadow_normalisers.values_mut().for_each(|memory| memory.forget(name));
         }
         if stale_history {
             tracing::warn!(

@@ -47,6 +47,7 @@ mod metrics;
 mod neighbours;
 pub mod network;
 pub mod normaliser;
+pub mod normalisers;
 pub mod nsfw;
 #[cfg(test)]
 mod parity;

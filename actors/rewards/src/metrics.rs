@@ -204,7 +204,10 @@ impl Metrics {
         }
     }
 
-    fn note_standing(&self, ShadowStanding { name, correlation, .. }: &ShadowStanding) {
+    fn note_standing(&self, ShadowStanding { name, correlation, seconds, .. }: &ShadowStanding) {
+        if let Some(seconds) = *seconds {
+            self.shadow_seconds.with_label_values(&[name]).observe(seconds);
+        }
         let Some(correlation) = *correlation else { return };
         let mut remembered = self.remembered.lock();
         let (steps, mean) = remembered.correlations.entry(name.clone()).or_default();
@@ -215,11 +218,11 @@ impl Metrics {
 
     /// Shows the state.
     pub(crate) fn show(&self, state: &State) {
-        for (name, normaliser) in &state.normalisers {
+        for (name, normaliser) in &state.normalisers.running {
             self.mean.with_label_values(&[name]).set(normaliser.mean);
             self.deviation.with_label_values(&[name]).set(normaliser.variance.sqrt());
         }
-        for (name, robust) in &state.robust {
+        for (name, robust) in &state.normalisers.robust {
             self.mean.with_label_values(&[name]).set(robust.location);
             self.deviation.with_label_values(&[name]).set(robust.scale);
         }

@@ -14,16 +14,20 @@ use crate::{
     combination::{Weights, weighted_sums},
     correlation::spearman,
     function::{Filter, RewardFunction, Values},
-    normaliser::{Normalisation, Normaliser, SingleScore},
+    normaliser::{COUNT_LIMIT_SCORES, Normalisation},
     step::{AskError, Step},
 };
 
 /// A factor below this counts as blocked.
 const BLOCKED_BELOW: f32 = 0.5;
 
-/// Normalisers that may be candidates, by name. They look at a step alone, so they have nothing to remember.
-pub const NORMALISERS: [(&str, Normalisation); 2] =
-    [("step_normaliser", Normalisation::Step), ("rank_normaliser", Normalisation::Rank)];
+/// Normalisers that may be candidates, by name. Those that remember do so in the state of the fold, each for itself.
+pub const NORMALISERS: [(&str, Normalisation); 4] = [
+    ("robust_normaliser", Normalisation::Robust),
+    ("running_normaliser", Normalisation::Running { count_limit: COUNT_LIMIT_SCORES }),
+    ("step_normaliser", Normalisation::Step),
+    ("rank_normaliser", Normalisation::Rank),
+];
 
 /// The normaliser of this name, among those that may be candidates.
 #[must_use]
@@ -144,6 +148,16 @@ impl Shadows {
     }
 }
 
+/// What a candidate for the normaliser made of a step.
+pub struct Renormalised {
+    /// The candidate.
+    pub name: &'static str,
+    /// The reward columns.
+    pub columns: Vec<Column>,
+    /// How long it took, where anybody measured.
+    pub seconds: Option<f64>,
+}
+
 /// How the candidates of a step stand beside what is in force: a pure function of what the fold has in its hands.
 #[must_use]
 pub fn standings(
@@ -151,9 +165,9 @@ pub fn standings(
     weights: &Weights,
     normalised: &[Column],
     filters: &[Column],
-    normalisers: &[(&'static str, Normalisation)],
+    renormalised: &[Renormalised],
 ) -> Vec<ShadowStanding> {
-    if raw.shadows.is_empty() && normalisers.is_empty() {
+    if raw.shadows.is_empty() && renormalised.is_empty() {
         return Vec::new();
     }
     let completions = filters.iter().chain(normalised).map(|column| column.values.len()).next().unwrap_or_default();
@@ -161,28 +175,24 @@ pub fn standings(
     let product: Vec<Option<f64>> = (0..completions)
         .map(|place| filters.iter().try_fold(1.0, |product, column| Some(product * f64::from(column.values[place]?))))
         .collect();
-    let of_normaliser = |(name, normalisation): &(&'static str, Normalisation)| {
-        let again = |column: &Column| {
-            let values = normalisation.apply(&mut Normaliser::default(), &column.values, SingleScore::VariesNot);
-            Column { name: column.name.clone(), values }
-        };
-        let again: Vec<Column> = raw.rewards.iter().map(again).collect();
-        let correlation = spearman(&weighted_sums(weights, &again, completions), &in_force);
-        ShadowStanding { name: (*name).to_owned(), correlation, blocked: None }
+    let of_normaliser = |Renormalised { name, columns, seconds }: &Renormalised| {
+        let correlation = spearman(&weighted_sums(weights, columns, completions), &in_force);
+        ShadowStanding { name: (*name).to_owned(), correlation, blocked: None, seconds: *seconds }
     };
     let standing = |shadow: &Shadow| {
         let name = shadow.name.clone();
         if shadow.factors.is_empty() {
             let column = raw.rewards.iter().find(|column| column.name == shadow.name);
             let correlation = column.and_then(|column| spearman(&widened(&column.values), &in_force));
-            return ShadowStanding { name, correlation, blocked: None };
+            return ShadowStanding { name, correlation, blocked: None, seconds: None };
         }
         let there: Vec<f32> = shadow.factors.iter().flatten().copied().collect();
         let blocked = there.iter().filter(|&&factor| factor < BLOCKED_BELOW).count();
         let blocked = (!there.is_empty()).then(|| blocked as f32 / there.len() as f32);
-        ShadowStanding { name, correlation: spearman(&widened(&shadow.factors), &product), blocked }
+        let correlation = spearman(&widened(&shadow.factors), &product);
+        ShadowStanding { name, correlation, blocked, seconds: None }
     };
-    raw.shadows.iter().map(standing).chain(normalisers.iter().map(of_normaliser)).collect()
+    raw.shadows.iter().map(standing).chain(renormalised.iter().map(of_normaliser)).collect()
 }
 
 fn widened(values: &[Option<f32>]) -> Vec<Option<f64>> {

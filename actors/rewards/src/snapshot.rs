@@ -12,6 +12,7 @@ use crate::{
     history::History,
     network::Past,
     normaliser::Normaliser,
+    normalisers::Normalisers,
     phrases::Phrases,
     robust::Robust,
 };
@@ -24,6 +25,9 @@ struct Head {
     latest: Option<Arc<StepOutcome>>,
     normalisers: BTreeMap<String, Normaliser>,
     robust: BTreeMap<String, Robust>,
+    /// None in snapshots of earlier versions.
+    #[serde(default)]
+    shadow_normalisers: BTreeMap<String, Normalisers>,
     digests: BTreeMap<String, String>,
     history_model: String,
     phrases: Phrases,
@@ -42,8 +46,9 @@ struct Head {
 pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
     let head = Head {
         latest: state.latest.clone(),
-        normalisers: state.normalisers.clone(),
-        robust: state.robust.clone(),
+        normalisers: state.normalisers.running.clone(),
+        robust: state.normalisers.robust.clone(),
+        shadow_normalisers: state.shadow_normalisers.clone(),
         digests: state.digests.clone(),
         history_model: state.history_model.clone(),
         phrases: state.phrases.clone(),
@@ -69,8 +74,8 @@ pub fn decode(snapshot: &Snapshot, rules: &Rules) -> Result<State, SnapshotError
     Ok(State {
         sequence: snapshot.sequence,
         latest: head.latest,
-        normalisers: head.normalisers,
-        robust: head.robust,
+        normalisers: Normalisers { running: head.normalisers, robust: head.robust },
+        shadow_normalisers: head.shadow_normalisers,
         history: History::from_rows(head.history_width, &rows, rules.history_rows()),
         history_model: head.history_model,
         phrases: head.phrases,

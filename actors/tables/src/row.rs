@@ -79,7 +79,7 @@ pub struct Shadow {
     pub correlation: Option<f64>,
     /// The share of completions a filter would block.
     pub blocked: Option<f64>,
-    /// How long it took; `None` of a normaliser, which takes no time to speak of.
+    /// How long it took; `None` where nobody measured.
     pub seconds: Option<f64>,
     /// Whether it said nothing of the step.
     pub failed: bool,

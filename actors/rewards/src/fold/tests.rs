@@ -139,7 +139,7 @@ fn another_model_starts_its_column_anew_and_no_other() {
         record.digests.insert("diversity_reward_model/encoder/file".into(), encoder.into());
         record
     };
-    let counts = |state: &State| (state.normalisers["dpo_reward_model"].count, state.history.len());
+    let counts = |state: &State| (state.normalisers.running["dpo_reward_model"].count, state.history.len());
     fold_by(&undefended(), &mut state, &[with("a", "x"), with("a", "x")]);
     assert_eq!(counts(&state), (4, 2));
     fold_by(&undefended(), &mut state, &[record(&[false], raw(&[None], None))]);
@@ -153,7 +153,7 @@ fn another_model_starts_its_column_anew_and_no_other() {
     fold_all(&mut robust, &[with("a", "x"), with("b", "x")]);
     let mut fresh = State::default();
     fold_all(&mut fresh, &[with("b", "x")]);
-    assert_eq!(robust.robust, fresh.robust);
+    assert_eq!(robust.normalisers.robust, fresh.normalisers.robust);
 }
 
 // === defences ===

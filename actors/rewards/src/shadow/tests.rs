@@ -128,7 +128,7 @@ fn candidates_stand_beside_what_they_would_replace() {
     config.shadows.insert("rank_normaliser".to_owned());
     let outcome = State::default().fold(&Rules::new(&config), Sequence(1), &step_with_shadows());
     let standing = |at: usize| {
-        let ShadowStanding { name, correlation, blocked } = &scored(&outcome).shadows[at];
+        let ShadowStanding { name, correlation, blocked, .. } = &scored(&outcome).shadows[at];
         (&**name, *correlation, *blocked)
     };
     assert_eq!(standing(0), ("prompt_reward_model", Some(1.0), None));
@@ -158,7 +158,7 @@ fn a_shadow_changes_no_reward() {
         assert_eq!((&one.rewards, &one.filters, one.best), (&other.rewards, &other.filters, other.best));
         assert_eq!(one.normalised[0], other.normalised[0]);
     }
-    other.normalisers.remove("prompt_reward_model");
+    other.normalisers.forget("prompt_reward_model");
     assert_eq!((one.normalisers, one.history), (other.normalisers, other.history));
 }
 
@@ -206,6 +206,45 @@ async fn a_share_of_the_texts_is_drawn_from_the_step() {
     assert_eq!(drawn(1, 0.25), drawn(1, 0.25));
     assert_ne!(drawn(1, 0.25), drawn(2, 0.25));
     assert_eq!(drawn(1, 0.001).len(), 1);
+}
+
+/// Before, each step was the first that a candidate saw. What it remembers survives a restart and is the same when steps are
+/// played again; its cost is measured where a clock is.
+#[test]
+fn a_candidate_for_the_normaliser_remembers_as_one_in_force_does() {
+    let shadowed = Config { shadows: ["running_normaliser".to_owned()].into(), ..Config::default() };
+    let mut running = Config::default();
+    running.defences.robust_normaliser = false;
+    let steps: Vec<StepRecord> = (0..6_u8)
+        .map(|at| {
+            let spread = [-1.0, -2.0, -3.0, -4.0].map(|score| Some(score * f32::from(at + 1)));
+            record(&[true; 4], raw(&spread, None))
+        })
+        .collect();
+    let (mut shadow, mut in_force) = (State::default(), State::default());
+    let (rules, clock) = (Rules::new(&shadowed), DrivenClock::new(Duration::ZERO));
+    for (at, step) in (1..).zip(&steps) {
+        let outcome = shadow.fold_timed(&rules, Sequence(at), step, Some(&clock));
+        let standing = &scored(&outcome).shadows[0];
+        assert_eq!((&*standing.name, standing.seconds), ("running_normaliser", Some(0.0)));
+        in_force.fold(&Rules::new(&running), Sequence(at), step);
+        let kept = crate::snapshot::encode(&shadow).unwrap();
+        shadow = crate::snapshot::decode(&kept, &rules).unwrap();
+    }
+    assert_eq!(shadow.shadow_normalisers["running_normaliser"].running, in_force.normalisers.running);
+    assert_eq!(in_force.normalisers.running["dpo_reward_model"].count, 24);
+    let mut again = State::default();
+    (1..).zip(&steps).for_each(|(at, step)| _ = again.fold(&rules, Sequence(at), step));
+    assert_eq!(again.shadow_normalisers, shadow.shadow_normalisers);
+
+    // Promoted, it goes on with what it knows; left out, it is forgotten.
+    let promoted = Config { normaliser: Some("running_normaliser".to_owned()), ..Config::default() };
+    let outcome = shadow.fold(&Rules::new(&promoted), Sequence(7), &steps[0]);
+    let expected = in_force.fold(&Rules::new(&running), Sequence(7), &steps[0]);
+    assert_eq!(scored(&outcome).normalised, scored(&expected).normalised);
+    assert!(shadow.shadow_normalisers.is_empty());
+    again.fold(&Rules::new(&Config::default()), Sequence(7), &steps[0]);
+    assert!(again.shadow_normalisers.is_empty());
 }
 
 /// Promotion: the same record under a configuration that gives the candidate the share.
