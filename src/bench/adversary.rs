@@ -129,8 +129,11 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
             remembered.write(file)?;
         }
     }
-    let boards: Vec<Board<'_>> =
-        settings.iter().zip(&sheets).map(|(config, sheets)| Board { prompts: &prompts, sheets, config }).collect();
+    let boards: Vec<Board<'_>> = settings
+        .iter()
+        .zip(&sheets)
+        .map(|(config, sheets)| Board { prompts: &prompts, sheets, config, judging: None })
+        .collect();
     let silence: Said = vec![vec![None]; prompts.len()];
     let mut attacks = vec![Attack { strategy: strategies::ALL[0], said: &silence, share: 0.0 }];
     for (strategy, said) in chosen.iter().zip(&said) {
@@ -167,7 +170,10 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     });
     let ablations = ablations.collect();
     let nobody = Game { strategy: NOBODY, idea: "the same subnet without attackers", ..games.remove(0) };
-    let collusion = judges::play(&prompts, &command.shares, seed)?;
+    let collusion = match command.strategies_only {
+        true => Vec::new(),
+        false => judges::play((&prompts, &sheets[1]), ours, &inference, &command.shares, setting, seed)?,
+    };
     let texts = sheets[1].iter().map(|sheet| sheet.places.len()).sum();
     Ok(Report {
         setting,

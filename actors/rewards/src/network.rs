@@ -18,7 +18,7 @@ use futures::future::join_all;
 use openvalidators_messages::{Completion, Judgement, dendrite::Query, gating::Routed, inference::ModelName};
 use rand::seq::{IndexedRandom, index};
 
-pub use asking::Network;
+pub use asking::{Asks, Network};
 use bias::Bench;
 pub use past::Past;
 

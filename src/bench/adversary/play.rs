@@ -21,6 +21,7 @@ use rand::{Rng, seq::SliceRandom};
 use serde::Serialize;
 
 use super::{
+    judges::{Judging, Jury},
     pool::{Prompt, Said, Sheet, TIERS, answered, earlier, identity, silent},
     strategy::{About, Haste, Moment, Presence, Strategy},
 };
@@ -58,6 +59,8 @@ pub struct Board<'a> {
     pub sheets: &'a [Sheet],
     /// The settings it was scored under.
     pub config: &'a Config,
+    /// How miners judge each other, where that counts.
+    pub judging: Option<Judging>,
 }
 
 /// Who attacks.
@@ -95,6 +98,7 @@ struct Game<'a> {
     seed: Seed,
     rules: Rules,
     diversity: Diversity,
+    jury: Option<Jury>,
     state: State,
     scores: Scores,
     honest_texts: u64,
@@ -117,11 +121,13 @@ struct Played {
 /// Never; weights that cannot be weights count as none.
 #[must_use]
 pub fn play(board: &Board<'_>, attack: Attack<'_>, setting: Setting, seed: Seed) -> Outcome {
+    let attackers = (setting.uids as f64 * attack.share).round() as usize;
     let mut game = Game {
         board,
         attack,
         setting,
-        attackers: (setting.uids as f64 * attack.share).round() as usize,
+        attackers,
+        jury: board.judging.as_ref().map(|judging| judging.jury(setting, attackers, seed)),
         seed,
         rules: Rules::new(&board.config.rewards),
         diversity: {
@@ -146,7 +152,11 @@ impl Game<'_> {
     fn step(&mut self, step: usize) {
         let prompt = step % self.board.prompts.len();
         let played = self.played(step, prompt);
-        let raw = self.raw(prompt, &played);
+        let mut raw = self.raw(prompt, &played);
+        if let Some(jury) = &self.jury {
+            let completions: Vec<Completion> = played.iter().map(|played| played.completion.clone()).collect();
+            jury.judge(step, &self.board.prompts[prompt], &completions, &mut raw);
+        }
         let record = record(step, &self.board.prompts[prompt], &played, raw);
         let sequence = Sequence(step as u64 + 1);
         let outcome = self.state.fold(&self.rules, sequence, &record);

@@ -16,8 +16,9 @@ stays at or below 0.5. *Length*: characters of an attacker's text over those of 
 /// What the table of judges shows.
 const COLLUSION_LEGEND: &str = "\
 Where miners grade each other (`network_reward_model`), attackers who do poor work give each other 10 and others 0. In each \
-cell their capture ratio, were these grades the only reward: by the mean of the judges' grades → by their median, as in the \
-validator; in brackets, when they judge honestly.";
+cell their capture ratio in a game in which these grades are the only reward, asked for, read and reduced by the validator's \
+own code, with every completion judged and all filters in force: by the mean of the judges' grades → by their median, as in \
+the validator; in brackets, when they judge honestly.";
 
 /// How to read the second table.
 const ABLATION_LEGEND: &str = "\

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use openvalidators_messages::{Completion, Hotkey, Metagraph, dendrite::Query, gating::Routed};
 use openvalidators_runtime::{CallError, Mailbox, Seed};
 use parking_lot::Mutex;
@@ -13,10 +14,20 @@ use super::past::Past;
 /// more than these and one for each forward, so that no forward waits for judges to be asked.
 const CASES_AT_ONCE: usize = 32;
 
+/// Takes a query to miners and brings their answers: the dendrite, or the miners of a benchmark.
+#[async_trait(?Send)]
+pub trait Asks: Send + Sync {
+    /// One answer for each miner, in their order.
+    ///
+    /// # Errors
+    /// When nobody took the query.
+    async fn ask(&self, query: Query) -> Result<Vec<Completion>, CallError>;
+}
+
 /// Whom to ask, how, and what was spent on it. Clones share the budget: make it once, outside the actor's factory.
 #[derive(Clone)]
 pub struct Network {
-    query: Mailbox<Query>,
+    miners: Arc<dyn Asks>,
     metagraph: watch::Receiver<Arc<Metagraph>>,
     seed: Seed,
     quote: fn(&str) -> String,
@@ -34,22 +45,23 @@ struct Spent {
 // === impl Network ===
 
 impl Network {
-    /// Through the dendrite, to miners of this subnet. `quote` makes a miner's text harmless in what another one reads.
+    /// Through the dendrite's mailbox, to miners of this subnet. `quote` makes a miner's text harmless in what another one reads.
     #[must_use]
     pub fn new(
-        query: Mailbox<Query>,
+        miners: impl Asks + 'static,
         metagraph: watch::Receiver<Arc<Metagraph>>,
         seed: Seed,
         quote: fn(&str) -> String,
     ) -> Self {
         let at_once = Arc::new(Semaphore::new(CASES_AT_ONCE));
-        Self { query, metagraph, seed, quote, spent: Arc::default(), at_once }
+        let miners = Arc::new(miners);
+        Self { miners, metagraph, seed, quote, spent: Arc::default(), at_once }
     }
 
     pub(super) async fn ask(&self, query: Query) -> Result<Vec<Completion>, CallError> {
         // The semaphore is never closed: without a place the query goes out all the same.
         let _place = self.at_once.acquire().await.ok();
-        self.query.call(query).await
+        self.miners.ask(query).await
     }
 
     pub(crate) fn seed(&self) -> Seed {
@@ -88,6 +100,13 @@ impl Network {
     pub(crate) fn spend(&self, queries: u64, per_epoch: u64) -> bool {
         let epoch = self.metagraph.borrow().epoch_index;
         self.spent.lock().spend(epoch, queries, per_epoch)
+    }
+}
+
+#[async_trait(?Send)]
+impl Asks for Mailbox<Query> {
+    async fn ask(&self, query: Query) -> Result<Vec<Completion>, CallError> {
+        self.call(query).await
     }
 }
 
