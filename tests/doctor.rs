@@ -227,7 +227,8 @@ fn a_real_network_is_read_and_our_place_on_it_judged() {
     let at = |url: String, hotkey: &str, more: &[&str]| {
         let place = ["--subtensor.chain_endpoint", &url, "--netuid", "64", "--neuron.axon_off", "--set"];
         let wallet = ["--wallet.name", "cold", "--wallet.hotkey", hotkey, "--wallet.path", &path, "--no_prompt"];
-        let patience = ["chain.read_attempts=1", "--set", "chain.read_timeout_seconds=5.0"];
+        let patience =
+            ["chain.read_attempts=1", "--set", "chain.read_timeout_seconds=5.0", "--set", "prompts.only=embedded"];
         doctor(state.path(), &[&place[..], &patience, &wallet, more].concat())
     };
     let part = |findings: &[Value], part: &str| findings.iter().find(|finding| finding["part"] == part).cloned();
@@ -256,6 +257,7 @@ fn a_real_network_is_read_and_our_place_on_it_judged() {
     has(&findings, "place", "warning", "weights need 20000", "stake more");
 
     let unnamed = ["--subtensor.chain_endpoint", &there.url(), "--netuid", "64", "--neuron.axon_off"];
+    let unnamed = [&unnamed[..], &["--set", "prompts.only=embedded"]].concat();
     let (_, findings) = doctor(state.path(), &unnamed);
     has(&findings, "wallet", "wrong", "none is named", "--wallet.name");
     assert_eq!(wrong(&findings), ["wallet"], "{findings:#?}");

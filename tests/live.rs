@@ -43,7 +43,7 @@ pub struct Network {
     miners: Option<Miners>,
     pub wallets: TempDir,
     state: TempDir,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 pub fn ours() -> Hotkey {
@@ -81,14 +81,15 @@ impl Network {
         let (wallets, state) = (wallets(), tempfile::tempdir().unwrap());
         let axon = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = node.url();
-        Self { axon, node, url, miners: None, wallets, state, _runtime: runtime }
+        Self { axon, node, url, miners: None, wallets, state, runtime }
     }
 
     /// Which chain and whose hotkey, as an operator types it.
     fn whereabouts(&self) -> String {
         let (url, wallets) = (&self.url, self.wallets.path().display());
         format!(
-            "--subtensor.chain_endpoint {url} --netuid {NETUID} --wallet.name cold --wallet.hotkey plain --wallet.path {wallets}"
+            "--subtensor.chain_endpoint {url} --netuid {NETUID} --wallet.name cold --wallet.hotkey plain --wallet.path {wallets} \
+             --set dendrite.allow_private_addresses=true"
         )
     }
 
@@ -107,6 +108,13 @@ impl Network {
             "weights.set_at_fraction=0.2",
             "weights.retry_after_blocks=2",
             "weights.same_key_guard=false",
+            // Half a second is a block here, and nobody reaches the internet.
+            "weights.submission_lifetime_blocks=8",
+            "weights.chain_timeout_seconds=20",
+            "chain.submit_timeout_seconds=60.0",
+            "chain.block_timeout_seconds=60.0",
+            "prompts.augment_timeout_seconds=4.0",
+            "prompts.only=embedded",
         ];
         let settings = settings.iter().chain(&CONSTANT_REWARD).flat_map(|setting| ["--set", setting]);
         flags.split_whitespace().chain(settings).map(str::to_owned).collect()
@@ -296,6 +304,32 @@ fn who_is_not_registered_does_not_start() {
     for word in [ADDRESS, "not registered on subnet 64", "btcli subnets register"] {
         assert!(told.contains(word), "`{word}` is not in: {told}");
     }
+}
+
+/// Exit code 5: another start would find the same chain, so a service manager makes none.
+#[test]
+fn a_chain_that_cannot_be_used_has_an_exit_code_of_its_own() {
+    let mut network = Network::start(Some(Member::validator(ours(), 10_000)));
+    let refused = |network: &Network, netuid: u16, words: [&str; 2]| {
+        let (mut arguments, state) = (network.arguments(), tempfile::tempdir().unwrap());
+        let place = arguments.iter().position(|argument| argument == "--netuid").unwrap();
+        arguments[place + 1] = netuid.to_string();
+        let mut command = binary();
+        command.arg("run").args(arguments).arg("--state-dir").arg(state.path());
+        let output = command.args(["--set", "reporting.metrics.address=127.0.0.1:0"]).output().unwrap();
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(5), "{told}");
+        for word in words {
+            assert!(told.contains(word), "`{word}` is not in: {told}");
+        }
+    };
+    refused(&network, NETUID + 1, ["no subnet 65", "check chain.netuid"]);
+    // "meta" and a version that is not made yet, as a runtime gives its metadata.
+    network.node.lie("state_call", "0x01146d65746163".into());
+    refused(&network, NETUID, ["the runtime's metadata", "metadata that this version cannot read"]);
+    let foreign = network.runtime.block_on(SubnetNode::start_foreign(BLOCK_TIME));
+    network.url = foreign.url();
+    refused(&network, NETUID, ["this is not Bittensor's chain", "check chain.endpoint"]);
 }
 
 /// First a validator without a permit: it scores, sets nothing, and says why. Then another takes its place.

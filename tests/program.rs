@@ -176,8 +176,7 @@ impl Program {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
-        assert!(killed.success());
+        send("TERM", &self.child);
     }
 }
 
@@ -206,6 +205,11 @@ impl LocalnetProcess {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Sends SIGSTOP: its sockets stay open, and nothing answers any more.
+    pub fn hold(&self) {
+        send("STOP", &self.child);
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -218,6 +222,11 @@ impl Drop for LocalnetProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn send(signal: &str, child: &Child) {
+    let sent = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
 }
 
 /// What a process says, read as it is said: a full pipe would hold it up.

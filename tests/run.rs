@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::program::{Program, get};
+use crate::program::{CONSTANT_REWARD, LocalnetProcess, Program, get, output};
 
 /// The kinds of the default mix that send nothing of use: none of their bytes may earn anything.
 const USELESS: &[&str] = &["hanging", "garbage", "oversized", "wrong_json", "refusing"];
@@ -75,6 +75,25 @@ fn sigterm_ends_in_order() {
     assert!(lines.iter().any(|line| line["event"] == "summary"));
     let last = lines.last().unwrap()["text"].as_str().unwrap();
     assert_eq!(last, "stopped: asked by SIGTERM");
+}
+
+/// Exit code 130: whoever asks twice does not wait for a chain that does not answer any more.
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (chain, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let localnet = LocalnetProcess::start(chain.path(), "127.0.0.1:0", &["chain.local.block_seconds=0.5"]);
+    let mut arguments = vec!["--chain", localnet.address.as_str()];
+    arguments.extend(CONSTANT_REWARD.iter().flat_map(|setting| ["--set", setting]));
+    let mut program = Program::start(state.path(), &arguments);
+    program.until("step");
+    localnet.hold();
+    program.terminate();
+    program.note("stopping: asked by SIGTERM");
+    program.terminate();
+    let (lines, status) = program.finish();
+    assert_eq!(status.code(), Some(130), "{lines:?}");
+    let checked = output(&["ledger", "check", "--state-dir", state.path().to_str().unwrap()]);
+    assert!(checked.status.success(), "the ledger is safe");
 }
 
 /// The text format holds, names have our prefix, and the real `promtool` finds nothing to say, where it is installed.

@@ -92,6 +92,11 @@ impl SubnetNode {
         Self::of(Played::new(OLD_SPEC, metadata::old()), subnet, block_time).await
     }
 
+    /// A node of a chain that is not Bittensor's: no subnet is on it.
+    pub async fn start_foreign(block_time: Duration) -> Self {
+        Self { node: NodeDouble::start(Played::new(NEW_SPEC, metadata::foreign()), block_time).await }
+    }
+
     async fn of(runtime: Arc<Played>, subnet: Subnet, block_time: Duration) -> Self {
         let node = NodeDouble::start(runtime, Duration::ZERO).await;
         {
@@ -125,6 +130,11 @@ impl SubnetNode {
         self.node.world.lock().faults.drops = Some((method, times));
     }
 
+    /// Answers this method with this, whatever is asked.
+    pub fn lie(&self, method: &'static str, answer: Value) {
+        self.node.world.lock().faults.lies.insert(method, answer);
+    }
+
     /// Every transaction taken so far.
     #[must_use]
     pub fn sent(&self) -> Vec<Sent> {
@@ -134,7 +144,7 @@ impl SubnetNode {
     /// Looks at the subnet, or changes it.
     ///
     /// # Panics
-    /// Never: the node was started with one.
+    /// On a chain that is not Bittensor's.
     pub fn subnet<T>(&self, look: impl FnOnce(&mut Subnet) -> T) -> T {
         look(self.node.world.lock().subnet.as_mut().expect("it was started with one"))
     }
