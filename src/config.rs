@@ -32,9 +32,13 @@ use crate::{
 /// The commented default, compiled in so that the program runs anywhere.
 pub const DEFAULT_TOML: &str = include_str!("../configs/local.toml");
 
-/// Beginnings of a configuration for the real networks, for operators to complete.
+/// The beginning of a configuration for mainnet, for operators to complete. Its values are the defaults of every real network, for
+/// those who start with flags alone.
+const FINNEY_TOML: &str = include_str!("../configs/finney.toml");
+
+/// The same for the test network.
 #[cfg(test)]
-const NETWORK_TOMLS: [&str; 2] = [include_str!("../configs/finney.toml"), include_str!("../configs/testnet.toml")];
+const TESTNET_TOML: &str = include_str!("../configs/testnet.toml");
 
 /// What `openvalidators score` lays over it.
 pub const SCORE_TOML: &str = include_str!("../configs/score.toml");
@@ -121,7 +125,8 @@ pub enum ConfigError {
 // === impl Config ===
 
 impl Config {
-    /// Reads `defaults < profile < file < environment < flags` and checks the result.
+    /// Reads `defaults < profile < file < environment < flags` and checks the result. Where they name a real network, its defaults
+    /// are those of `configs/finney.toml`.
     ///
     /// # Errors
     /// [`ConfigError`] names the key, where its value was written, what was found and what is allowed.
@@ -139,6 +144,33 @@ impl Config {
         flags: &ArgMatches,
         steps: Option<u64>,
     ) -> Result<Self, ConfigError> {
+        let mut layers = Self::layers(defaults, settings, flags)?;
+        let mut config: Self = layers.read()?;
+        if config.chain.endpoint.is_remote() {
+            if !layers.is_written("chain.netuid") {
+                return Err(ConfigError::NoNetuid(config.chain.endpoint.to_string()));
+            }
+            let real = of_every_real_network()?;
+            let (first, later) = defaults.split_at(defaults.len().min(1));
+            layers = Self::layers(&[first, &[&*real], later].concat(), settings, flags)?;
+            config = layers.read()?;
+        }
+        config.name_encoder_as_here();
+        if steps.is_some() {
+            config.prompts.steps = steps;
+        }
+        if config.compat.all {
+            config.turn_on_compat();
+        }
+        config.check().map_err(|error| match error {
+            ConfigError::Senseless(said) => ConfigError::Senseless(layers.explain(&said)),
+            error => error,
+        })?;
+        Ok(config)
+    }
+
+    /// All layers, none of them judged.
+    fn layers(defaults: &[&str], settings: &Settings, flags: &ArgMatches) -> Result<Layers, ConfigError> {
         let mut layers = Layers::default();
         defaults.iter().try_for_each(|text| layers.add_defaults(text))?;
         if let Some(profile) = settings.profile {
@@ -161,22 +193,7 @@ impl Config {
         if settings.compat {
             layers.set("compat.all", toml::Value::Boolean(true), Origin::Flag("--compat".to_owned()));
         }
-        let mut config: Self = layers.read()?;
-        if config.chain.endpoint.is_remote() && !layers.is_written("chain.netuid") {
-            return Err(ConfigError::NoNetuid(config.chain.endpoint.to_string()));
-        }
-        config.name_encoder_as_here();
-        if steps.is_some() {
-            config.prompts.steps = steps;
-        }
-        if config.compat.all {
-            config.turn_on_compat();
-        }
-        config.check().map_err(|error| match error {
-            ConfigError::Senseless(said) => ConfigError::Senseless(layers.explain(&said)),
-            error => error,
-        })?;
-        Ok(config)
+        Ok(layers)
     }
 
     /// A profile over the defaults, and nothing else.
@@ -285,6 +302,15 @@ impl Config {
     }
 }
 
+/// `configs/finney.toml` without what names one network.
+fn of_every_real_network() -> Result<String, ConfigError> {
+    let mut layers = Layers::default();
+    layers.add_defaults(FINNEY_TOML)?;
+    layers.clear("state_dir");
+    layers.clear("chain.endpoint");
+    Ok(layers.to_toml())
+}
+
 /// A crate's own judgement, with the table it is about.
 fn judge<T>(table: &str, judgement: Result<T, impl std::fmt::Display>) -> Result<(), ConfigError> {
     judgement.map(drop).map_err(|error| ConfigError::Senseless(format!("configuration table [{table}]: {error}")))
@@ -354,7 +380,7 @@ mod tests {
     /// Whoever writes the subnet into them can start with them.
     #[test]
     fn the_files_for_real_networks_lack_the_subnet_alone() {
-        for text in NETWORK_TOMLS {
+        for text in [FINNEY_TOML, TESTNET_TOML] {
             let mut layers = defaults();
             let origin = || Origin::Flag("--netuid".to_owned());
             layers.set("chain", text.parse::<toml::Table>().unwrap().remove("chain").unwrap(), origin());
@@ -380,6 +406,28 @@ mod tests {
         let given = ["run", "--subtensor.chain_endpoint", "wss://mine:443", "--netuid", "64"];
         let config = Config::load(&settings, &command.try_get_matches_from(given).unwrap(), None).unwrap();
         assert_eq!((config.chain.endpoint.to_string(), config.chain.netuid), ("wss://mine:443".to_owned(), 64));
+    }
+
+    /// By flags alone a validator of mainnet asked addresses of its own network, and gave a submission up while the chain could
+    /// still take it: it had the defaults of the local network.
+    #[test]
+    fn flags_alone_start_on_a_real_network_as_its_file_does() {
+        let command = clap::Command::new("run").args(reference_flags::arguments());
+        let flags = ["run", "--subtensor.network", "finney", "--netuid", "64"];
+        let flags = command.try_get_matches_from(flags).unwrap();
+        let load = |settings: &Settings| Config::load(settings, &flags, None).unwrap();
+        let by_flags = load(&Settings::default());
+        assert!(!by_flags.dendrite.allow_private_addresses);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("finney.toml");
+        std::fs::write(&file, FINNEY_TOML).unwrap();
+        let by_file = load(&Settings { config: Some(file), ..Settings::default() });
+        assert_ne!(by_flags.state_dir, by_file.state_dir, "that one is a name");
+        assert_eq!(Config { state_dir: by_file.state_dir.clone(), ..by_flags }, by_file);
+
+        let own = ["prompts.only=embedded", "dendrite.allow_private_addresses=true"].map(str::to_owned).to_vec();
+        let own = load(&Settings { set: own, ..Settings::default() });
+        assert!(own.dendrite.allow_private_addresses && own.prompts.augment_sample_size == 50);
     }
 
     /// A key that exists but is not explained is as good as hidden.

@@ -161,6 +161,12 @@ impl Layers {
         self.origins.retain(|written, _| written != key && !written.starts_with(&below));
     }
 
+    /// All values, as TOML.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        self.values.to_string()
+    }
+
     /// The value of a key, where it is a text.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
