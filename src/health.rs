@@ -123,6 +123,7 @@ pub(crate) mod tests {
         let neuron = Neuron {
             uid: Uid(0),
             hotkey: OURS,
+            coldkey: None,
             axon: None,
             stake: 1.0,
             validator_permit: true,

@@ -103,6 +103,7 @@ impl<'a> World<'a> {
         let neuron = |miner: usize| Neuron {
             uid: Uid(miner as u16),
             hotkey: Self::hotkey(step, miner),
+            coldkey: None,
             axon: Some(Axon { address: ([10, 0, 0, 1], 8_091).into(), protocol: 4, version: 1 }),
             stake: 0.0,
             validator_permit: false,

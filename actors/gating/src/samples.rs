@@ -17,6 +17,7 @@ pub fn miner(uid: u16) -> Neuron {
     Neuron {
         uid: Uid(uid),
         hotkey: Hotkey(hotkey),
+        coldkey: None,
         axon: Some(Axon { address: ([10, 0, 0, uid as u8], 8091).into(), protocol: 4, version: 1 }),
         stake: 0.0,
         validator_permit: false,

@@ -33,6 +33,9 @@ pub struct Neuron {
     pub uid: Uid,
     /// Who holds it now.
     pub hotkey: Hotkey,
+    /// Who owns the hotkey; `None` where the runtime does not tell.
+    #[serde(default)]
+    pub coldkey: Option<Hotkey>,
     /// Where it says it listens; `None` when it never served.
     pub axon: Option<Axon>,
     /// Total stake in TAO (1e9 rao).

@@ -28,6 +28,7 @@ pub fn metagraph(neurons: u8, block: u64) -> Metagraph {
     let neuron = |uid: u8| Neuron {
         uid: Uid(uid.into()),
         hotkey: key(uid),
+        coldkey: None,
         axon: (uid > 0).then_some(AXON),
         stake: if uid == 0 { 10_000.0 } else { 0.0 },
         validator_permit: uid == 0,

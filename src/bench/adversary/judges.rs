@@ -296,6 +296,7 @@ fn metagraph(uids: usize) -> Metagraph {
         Neuron {
             uid,
             hotkey,
+            coldkey: None,
             axon: Some(axon),
             stake: 0.0,
             validator_permit: false,

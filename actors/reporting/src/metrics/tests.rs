@@ -41,6 +41,7 @@ fn neuron(uid: u16) -> Neuron {
     Neuron {
         uid: Uid(uid),
         hotkey: hotkey(uid),
+        coldkey: None,
         axon: Some(Axon { address: ([127, 0, 0, 1], 1).into(), protocol: 4, version: 1 }),
         stake: 0.0,
         validator_permit: false,

@@ -28,6 +28,7 @@ pub(crate) fn metagraph(epoch_index: u64) -> Metagraph {
     let neuron = |uid: u16| Neuron {
         uid: Uid(uid),
         hotkey: hotkey(uid),
+        coldkey: None,
         axon: (uid + 1 < MINERS).then_some(axon),
         stake: 0.0,
         validator_permit: false,

@@ -165,6 +165,7 @@ impl Subnet {
         let neurons = (0_u16..).zip(&self.members).map(|(uid, member)| Neuron {
             uid: Uid(uid),
             hotkey: member.hotkey,
+            coldkey: Some(member.coldkey),
             axon: member.axon.map(|served| served.axon),
             stake: self.stake_of(&member.hotkey),
             validator_permit: member.validator_permit,

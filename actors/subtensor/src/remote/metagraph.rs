@@ -29,9 +29,10 @@ const U16_WHOLE: f64 = 65_535.0;
 
 /// The columns that are used, by the field names of the runtime's `SelectiveMetagraph`. `rank` and `trust` are not: newer
 /// runtimes leave them empty.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "owner_hotkey",
     "hotkeys",
+    "coldkeys",
     "axons",
     "active",
     "validator_permit",
@@ -194,6 +195,7 @@ fn columns(metagraph: &Fields<'_>, types: &PortableRegistry) -> Result<Members, 
     let (axons, ty) = some(axons, ty, types)?.ok_or_else(|| Unreadable("`axons` is left out".to_owned()))?;
     let (axon_type, axons) = elements(axons, ty, types, MAX_NEURONS)?;
     same_length("axons", axons.len(), n)?;
+    let coldkeys: Option<Vec<[u8; 32]>> = told(metagraph, "coldkeys", n)?;
     let stakes: Vec<u64> = column(metagraph, "total_stake", n)?;
     let permits: Vec<bool> = column(metagraph, "validator_permit", n)?;
     let active: Vec<bool> = column(metagraph, "active", n)?;
@@ -207,6 +209,7 @@ fn columns(metagraph: &Fields<'_>, types: &PortableRegistry) -> Result<Members, 
         Ok(Neuron {
             uid: uid_of(uid)?,
             hotkey: Hotkey(*hotkey),
+            coldkey: coldkeys.as_ref().map(|coldkeys| Hotkey(coldkeys[uid])),
             axon: axon(&Fields::of(axons[uid], axon_type, types)?)?,
             stake: tao(stakes[uid]),
             validator_permit: permits[uid],
@@ -228,6 +231,15 @@ fn column<T: DecodeAsType>(metagraph: &Fields<'_>, name: &str, n: Option<usize>)
     let column: Vec<T> = metagraph.get(name)?;
     same_length(name, column.len(), n)?;
     Ok(column)
+}
+
+/// A column that runtimes may lack, or leave out: nothing that must be known depends on it.
+fn told<T: DecodeAsType>(metagraph: &Fields<'_>, name: &str, n: Option<usize>) -> Result<Option<Vec<T>>, Unreadable> {
+    if !metagraph.has(name) {
+        return Ok(None);
+    }
+    let column: Option<Vec<T>> = metagraph.get(name)?;
+    column.map(|column| same_length(name, column.len(), n).map(|()| column)).transpose()
 }
 
 fn same_length(name: &str, found: usize, n: Option<usize>) -> Result<(), Unreadable> {
@@ -283,6 +295,7 @@ fn row_of(place: usize, row: &Fields<'_>, types: &PortableRegistry) -> Result<Ne
     Ok(Neuron {
         uid: Uid(uid),
         hotkey: Hotkey(row.get("hotkey")?),
+        coldkey: row.has("coldkey").then(|| row.get("coldkey").map(Hotkey)).transpose()?,
         axon: axon(&Fields::of(axon_info, axon_type, types)?)?,
         stake: tao(stakes.iter().fold(0, |sum, (_, stake)| sum.saturating_add(*stake))),
         validator_permit: row.get("validator_permit")?,

@@ -162,6 +162,11 @@ impl<'a> Fields<'a> {
         read().map_err(|error| Unreadable(format!("`{name}`: {error}")))
     }
 
+    /// Whether there is a field of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| field.name == name)
+    }
+
     /// A field's bytes and type.
     pub(crate) fn raw(&self, name: &str) -> Result<(&'a [u8], u32), Unreadable> {
         let field = self.fields.iter().find(|field| field.name == name);

@@ -167,3 +167,10 @@ fn at_most_ten_commits_of_an_epoch_wait() {
     }
     assert_eq!(net.block(&[commit()]), [Err(DispatchError::TooManyUnrevealedCommits)]);
 }
+
+#[test]
+fn the_metagraph_tells_who_owns_each_hotkey() {
+    let net = Net::new(&LocalChainConfig::default());
+    let owners: Vec<_> = net.subnet.metagraph(&net.rules).neurons[1..].iter().map(|neuron| neuron.coldkey).collect();
+    assert_eq!(owners, [Some(key(100)); 3]);
+}

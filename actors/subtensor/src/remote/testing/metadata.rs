@@ -185,6 +185,7 @@ mod old {
     #[derive(TypeInfo)]
     pub(super) struct NeuronInfoLite {
         hotkey: AccountId32,
+        coldkey: AccountId32,
         uid: Compact<u16>,
         active: bool,
         axon_info: AxonInfo,
@@ -267,6 +268,7 @@ mod new {
         name: Option<Vec<Compact<u8>>>,
         owner_hotkey: Option<AccountId32>,
         hotkeys: Option<Vec<AccountId32>>,
+        coldkeys: Option<Vec<AccountId32>>,
         axons: Option<Vec<AxonInfo>>,
         active: Option<Vec<bool>>,
         validator_permit: Option<Vec<bool>>,

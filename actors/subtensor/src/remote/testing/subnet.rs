@@ -55,6 +55,8 @@ pub struct Subnet {
 pub struct Member {
     /// The key.
     pub hotkey: Hotkey,
+    /// Who owns it.
+    pub coldkey: Hotkey,
     /// Total stake.
     pub stake_rao: u64,
     /// Whether its weights count.
@@ -277,6 +279,7 @@ impl Subnet {
         json!({
             "netuid": self.netuid, "owner_hotkey": Value::Null,
             "hotkeys": of(&|member| format!("0x{}", hex::encode(member.hotkey.0)).into()),
+            "coldkeys": of(&|member| format!("0x{}", hex::encode(member.coldkey.0)).into()),
             "axons": of(&axon), "active": of(&|_| true.into()),
             "validator_permit": of(&|member| member.permit.into()),
             "last_update": of(&|member| member.last_update.into()),
@@ -296,7 +299,8 @@ impl Subnet {
             let axon = json!({"block": 5, "version": AXON_VERSION, "ip": ip, "port": port, "ip_type": 4, "protocol": 4,
                 "placeholder1": 0, "placeholder2": 0});
             let hotkey = format!("0x{}", hex::encode(member.hotkey.0));
-            json!({"hotkey": hotkey, "uid": uid, "active": true, "axon_info": axon,
+            let coldkey = format!("0x{}", hex::encode(member.coldkey.0));
+            json!({"hotkey": hotkey, "coldkey": coldkey, "uid": uid, "active": true, "axon_info": axon,
                 "stake": [[hotkey, member.stake_rao]], "emission": 0, "incentive": 0, "consensus": 0,
                 "validator_trust": 0, "dividends": 0, "last_update": member.last_update,
                 "validator_permit": member.permit})
@@ -331,14 +335,22 @@ impl Member {
     /// Without stake, at this address.
     #[must_use]
     pub fn miner(hotkey: Hotkey, axon: SocketAddr) -> Self {
-        Self { hotkey, stake_rao: 0, permit: false, axon: Some(axon), last_update: 1, registered_at: 1 }
+        Self {
+            hotkey,
+            coldkey: hotkey,
+            stake_rao: 0,
+            permit: false,
+            axon: Some(axon),
+            last_update: 1,
+            registered_at: 1,
+        }
     }
 
     /// With a permit, and stake in TAO.
     #[must_use]
     pub fn validator(hotkey: Hotkey, stake: u64) -> Self {
         let stake_rao = stake.saturating_mul(1_000_000_000);
-        Self { hotkey, stake_rao, permit: true, axon: None, last_update: 1, registered_at: 1 }
+        Self { hotkey, coldkey: hotkey, stake_rao, permit: true, axon: None, last_update: 1, registered_at: 1 }
     }
 }
 

@@ -25,7 +25,7 @@ fn key(byte: u8) -> Value {
 pub(crate) fn columns() -> Value {
     json!({
         "netuid": NETUID.0, "owner_hotkey": key(1),
-        "hotkeys": [key(1), key(2), key(3)], "axons": [axon(1), axon(2), null],
+        "hotkeys": [key(1), key(2), key(3)], "coldkeys": [key(11), key(12), key(12)], "axons": [axon(1), axon(2), null],
         "active": [true, false, false], "validator_permit": [true, false, false],
         "last_update": [90, 80, 70], "emission": [5, 6, 7],
         "dividends": [65_535, 0, 0], "incentives": [0, 65_535, 0], "consensus": [0, 32_768, 0],
@@ -37,7 +37,7 @@ pub(crate) fn columns() -> Value {
 
 fn rows() -> Value {
     let row = |uid: u8, stake: u64, permit: bool| {
-        json!({"hotkey": key(uid + 1), "uid": uid, "active": permit, "axon_info": axon(uid + 1),
+        json!({"hotkey": key(uid + 1), "coldkey": key(uid + 11), "uid": uid, "active": permit, "axon_info": axon(uid + 1),
             "stake": [[key(9), stake], [key(8), 1_000_000_000_u64]], "emission": 5, "incentive": 65_535, "consensus": 0,
             "validator_trust": 65_534, "dividends": 0, "last_update": 90, "validator_permit": permit})
     };
@@ -99,6 +99,8 @@ async fn columns_of_the_newer_runtime_are_read_at_one_block() {
     assert_eq!((miner.axon.unwrap().version, miner.axon.unwrap().protocol), (10_005_000, 4));
     assert!((miner.incentive - 1.0).abs() < 1e-12 && (miner.consensus - 32_768.0 / 65_535.0).abs() < 1e-12);
     assert_eq!(silent.axon, None);
+    let owners = [11, 12, 12].map(|byte| Some(Hotkey([byte; 32])));
+    assert_eq!([validator.coldkey, miner.coldkey, silent.coldkey], owners);
     let blocks: Vec<_> =
         node.world.lock().asked.iter().filter(|method| *method == "chain_getHeader").cloned().collect();
     assert_eq!(blocks.len(), 1, "everything is read at the one block whose header was asked for");
@@ -113,10 +115,23 @@ async fn rows_of_the_older_runtime_give_the_same_kind_of_metagraph() {
     let [validator, miner] = &metagraph.neurons[..] else { panic!() };
     assert!((validator.stake - 42.0).abs() < 1e-9, "the sum over its nominators: {}", validator.stake);
     assert_eq!((validator.registered_at, miner.registered_at), (Block(0), Block(17)));
+    assert_eq!((validator.coldkey, miner.coldkey), (Some(Hotkey([11; 32])), Some(Hotkey([12; 32]))));
     let expected = by_modulo(NETUID, 10, 20);
     assert_eq!((metagraph.last_epoch_block, metagraph.epoch_index), (expected.last_epoch_block, expected.epoch_index));
     assert!((metagraph.hyperparameters.max_weight_limit - 1_000.0 / 65_535.0).abs() < 1e-12);
     assert_eq!(metagraph.hyperparameters.activity_cutoff, 5_000);
+}
+
+/// Nothing that must be known depends on who owns a hotkey.
+#[tokio::test]
+async fn a_node_that_leaves_coldkeys_out_is_read_all_the_same() {
+    let node = new_node(Duration::ZERO).await;
+    let mut columns = columns();
+    columns["coldkeys"] = Value::Null;
+    node.world.lock().answers.insert("get_selective_metagraph", columns);
+    let metagraph = chain(&[&node]).metagraph().await.unwrap();
+    assert_eq!(metagraph.neurons.len(), 3);
+    assert!(metagraph.neurons.iter().all(|neuron| neuron.coldkey.is_none()));
 }
 
 #[tokio::test]
@@ -154,6 +169,7 @@ async fn answers_that_cannot_be_true_are_refused() {
         ("total_stake", json!([1, 2]), "`total_stake` has 2 entries where 3"),
         ("axons", json!([]), "`axons` has 0 entries where 3"),
         ("last_update", json!(null), "`last_update`: the node left it out"),
+        ("coldkeys", json!([key(11)]), "`coldkeys` has 1 entries where 3"),
         ("hotkeys", json!(long), "`hotkeys` has 5000 entries where at most 4096"),
     ] {
         let node = new_node(Duration::ZERO).await;

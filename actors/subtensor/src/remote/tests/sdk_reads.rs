@@ -70,6 +70,7 @@ struct Reads {
 #[derive(Debug, Deserialize)]
 struct Row {
     hotkey: String,
+    coldkey: String,
     stake_rao: u64,
     validator_permit: bool,
     active: bool,
@@ -217,6 +218,7 @@ fn row(rules: &Rules, subnet: &Subnet, uid: u16, member: &Member) -> Value {
 
 fn assert_same(read: &Row, ours: &Neuron) {
     assert_eq!(ss58::decode(&read.hotkey).unwrap(), ours.hotkey);
+    assert_eq!(Some(ss58::decode(&read.coldkey).unwrap()), ours.coldkey);
     let (exact, ours_exact) = (
         (read.validator_permit, read.active, read.last_update, read.emission_rao),
         (ours.validator_permit, ours.active, ours.last_update.0, ours.emission),
