@@ -11,7 +11,8 @@ mod terminal;
 use std::{collections::BTreeSet, fs, io::Write, path::Path, process::ExitCode};
 
 use anyhow::Context;
-use openvalidators_tables::figures::{Figure, Figures};
+use openvalidators_rewards::shadow::benchmark::Benchmark;
+use openvalidators_tables::figures::{Figure, Figures, Options};
 
 use crate::{
     cli::Analyze,
@@ -26,7 +27,9 @@ use crate::{
 pub fn run(command: &Analyze) -> anyhow::Result<ExitCode> {
     let output = command.output.as_deref().map(|path| Output::create(path, command.force)).transpose()?;
     let mut steps = Selected::open(&command.select)?;
-    let mut figures = Figures::new(command.options.options());
+    let benchmark = command.benchmark.as_deref().map(Benchmark::read).transpose()?;
+    let captures = benchmark.map(|benchmark| benchmark.worst()).unwrap_or_default();
+    let mut figures = Figures::new(Options { captures, ..command.options.options() });
     while let Some(row) = steps.next_step()? {
         figures.add(&row);
     }

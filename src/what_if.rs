@@ -126,6 +126,8 @@ pub fn run(command: &WhatIf, before: &Config, after: &Config) -> anyhow::Result<
         progress.set_style(style);
     }
     let mut comparison = Comparison::new(before, after, change);
+    let captures = after.rewards.benchmark()?.map(|benchmark| benchmark.worst()).unwrap_or_default();
+    comparison.shadows = Shadows::new(captures);
     let mut place = Sequence(0);
     loop {
         let steps = reader.read_steps(place, READ_LIMIT_STEPS)?;
@@ -195,13 +197,20 @@ fn table(rows: &[Row]) -> Table {
 fn candidates_table(candidates: &[Candidate]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
-    table.set_header(["shadow", "rank correlation", "would block", "seconds a step", "steps", "failed"]);
+    table.set_header([
+        "shadow",
+        "rank correlation",
+        "would block",
+        "worst capture",
+        "seconds a step",
+        "steps",
+        "failed",
+    ]);
     let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
-    for Candidate { name, rank_correlation, would_block, seconds, steps, failed } in candidates {
+    for Candidate { name, rank_correlation, would_block, capture, seconds, steps, failed } in candidates {
         let blocked = would_block.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
-        let counts = [steps.to_string(), failed.to_string()];
-        let [steps, failed] = counts;
-        table.add_row([name.clone(), number(*rank_correlation), blocked, number(*seconds), steps, failed]);
+        let [correlation, capture, seconds] = [rank_correlation, capture, seconds].map(|found| number(*found));
+        table.add_row([name.clone(), correlation, blocked, capture, seconds, steps.to_string(), failed.to_string()]);
     }
     table.column_iter_mut().skip(1).for_each(|column| {
         column.set_cell_alignment(CellAlignment::Right);

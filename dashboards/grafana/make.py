@@ -247,6 +247,8 @@ REWARDS = {
     "Candidates": [
         lines("Rank correlation with what is in force", "Of shadows, over the last hundred steps: near 1 a candidate would change little.",
               "none", {"{{shadow}}": "openvalidators_rewards_shadow_correlation@"}, min=-1, max=1),
+        lines("Worst capture on the benchmark", "What the best attack earns with each in force: 1 is an average miner. From rewards.shadow_benchmark.",
+              "none", {"{{shadow}}": "max by (shadow) (openvalidators_rewards_shadow_capture_ratio@)"}, min=0),
         lines("What they cost", "Mean seconds a step.", "s",
               {"{{shadow}}": f"sum by (shadow) (rate(openvalidators_rewards_shadow_seconds_sum@[{RATE}])) / sum by (shadow) (rate(openvalidators_rewards_shadow_seconds_count@[{RATE}]))"}),
         lines("Steps they said nothing of", "In the last hour; the event log says why.", "none",

@@ -9,6 +9,7 @@
 //! forward (the best completion does not become the next prompt), learned routing, and other validators. Special tokens in
 //! completions are read as text in both columns.
 
+pub mod candidates;
 pub mod defences;
 pub mod judges;
 pub mod lab;
@@ -23,7 +24,7 @@ use std::{collections::BTreeMap, process::ExitCode, sync::Arc, thread};
 
 use anyhow::{Context, ensure};
 use openvalidators_hub::Hub;
-use openvalidators_rewards::score::Scorer;
+use openvalidators_rewards::{score::Scorer, shadow::benchmark::Benchmark};
 use openvalidators_runtime::{Seed, SystemClock};
 use prometheus::Registry;
 use serde::Serialize;
@@ -78,6 +79,8 @@ pub struct Report {
     pub games: Vec<Game>,
     /// What miners earn who lie as judges, by the number of judges.
     pub collusion: Vec<judges::Collusion>,
+    /// What they earn with each candidate of `rewards.shadows` in force: at the middle share.
+    pub candidates: Option<Benchmark>,
     /// By defence, then by strategy: at the middle share.
     pub ablations: Vec<Ablation>,
 }
@@ -91,6 +94,9 @@ pub async fn run(command: &BenchAdversary, ours: Config, reference: Config) -> a
     if let Some(folder) = &command.write {
         table::write(&report, folder)?;
     }
+    if let Some(file) = &command.candidates {
+        candidates::write(report.candidates.as_ref(), file)?;
+    }
     print_text(&if command.json { serde_json::to_string(&report)? } else { table::whole(&report) });
     Ok(ExitCode::SUCCESS)
 }
@@ -102,6 +108,7 @@ pub async fn run(command: &BenchAdversary, ours: Config, reference: Config) -> a
 pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config) -> anyhow::Result<Report> {
     let setting = check(command)?;
     let chosen = chosen(&command.only)?;
+    candidates::check(ours, command.candidates.as_deref())?;
     let seed = Seed(command.seed);
     let clock = SystemClock::shared();
     let hub = Hub::new(&ours.models, clock.clone())?;
@@ -162,6 +169,13 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
             Game { strategy, idea, share: attack.share, reference: outcomes[0], ours: outcomes[1] }
         })
         .collect();
+    let at_middle = |place: &usize| *place == 0 || attacks[*place].share == middle;
+    let at_middle: Vec<usize> = (0..attacks.len()).filter(at_middle).collect();
+    let faced: Vec<Attack<'_>> = at_middle.iter().map(|place| attacks[*place]).collect();
+    let in_force: Vec<Outcome> = at_middle.iter().map(|place| games[*place].ours).collect();
+    let (inference, clock) = (&inference, &clock);
+    let pool = candidates::Pool { prompts: &prompts, said: &said, inference, setting, seed, clock };
+    let candidates = candidates::measure(ours, &pool, &faced, &in_force).await?;
     let ablations = ablated.iter().zip(of_ablations).map(|((defence, place), without)| {
         let (attack, with) = (&attacks[*place], games[*place].ours);
         let strategy = if *place == 0 { NOBODY } else { attack.strategy.name() };
@@ -172,7 +186,7 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     let nobody = Game { strategy: NOBODY, idea: "the same subnet without attackers", ..games.remove(0) };
     let collusion = match command.strategies_only {
         true => Vec::new(),
-        false => judges::play((&prompts, &sheets[1]), ours, &inference, &command.shares, setting, seed)?,
+        false => judges::play((&prompts, &sheets[1]), ours, inference, &command.shares, setting, seed)?,
     };
     let texts = sheets[1].iter().map(|sheet| sheet.places.len()).sum();
     Ok(Report {
@@ -185,6 +199,7 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
         games,
         ablations,
         collusion,
+        candidates,
     })
 }
 

@@ -17,6 +17,8 @@ use super::Settings;
   openvalidators bench adversary --conversations 2 --steps 60         a first look
   openvalidators bench adversary --write docs                         the table and the plot of docs/adversary.md
   openvalidators bench adversary --only 'exact copycat' --shares 0.3  one strategy
+  openvalidators bench adversary --set 'rewards.shadows=[\"rank_normaliser\"]' --candidates candidates.json
+                                                                      what a candidate would let through
   openvalidators bench adversary --cache said.json                    keeps what the language model says between runs
 
 The texts come from finite pools and are scored once: most of the time goes into that, and --cache spares it.")]
@@ -48,6 +50,10 @@ pub struct BenchAdversary {
     /// Plays the strategies alone, not what each defence buys: a fifth of the time.
     #[arg(long)]
     pub strategies_only: bool,
+    /// Writes what attackers earn with each candidate of `rewards.shadows` in force, for `rewards.shadow_benchmark` and
+    /// `analyze --benchmark`.
+    #[arg(long, value_name = "FILE")]
+    pub candidates: Option<PathBuf>,
     /// Writes `adversary.md` and `adversary.svg` into this folder.
     #[arg(long, value_name = "DIR")]
     pub write: Option<PathBuf>,

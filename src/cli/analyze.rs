@@ -33,12 +33,16 @@ pub struct Analyze {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Only these figures, by their ids: throughput weights uid_diversity completion_rates completion_rewards leaderboard
-    /// dendrite_rates network_embedding reward_by_model correlations filter_pass_rates latency copycats gating_routes comparison.
+    /// dendrite_rates network_embedding reward_by_model correlations filter_pass_rates latency copycats gating_routes comparison
+    /// shadows.
     #[arg(long, value_name = "ID,…", value_delimiter = ',')]
     pub figure: Vec<String>,
     /// Replace files that exist.
     #[arg(long)]
     pub force: bool,
+    /// What attackers would earn with each candidate, as `bench adversary --candidates FILE` wrote it: for the figure `shadows`.
+    #[arg(long, value_name = "FILE")]
+    pub benchmark: Option<PathBuf>,
     /// How the figures are made.
     #[command(flatten)]
     pub options: FigureOptions,
@@ -137,6 +141,7 @@ impl FigureOptions {
             uids: self.uid.clone(),
             alpha: self.alpha,
             split: self.split,
+            ..Options::default()
         }
     }
 }

@@ -104,6 +104,9 @@ impl RewardsActor {
         let rules = Arc::new(Rules::new(config));
         let (state, saved) = ledger.recover(&rules).await?;
         metrics.show(&state);
+        if let Some(benchmark) = config.benchmark().map_err(ConfigError::from)? {
+            metrics.show_benchmark(&benchmark, config);
+        }
         Ok(Self {
             saved,
             unstored: Unstored::default(),

@@ -5,7 +5,10 @@ mod defences;
 mod filters;
 mod functions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 pub use compat::Compat;
 pub use defences::Defences;
@@ -15,8 +18,19 @@ pub use filters::{
 };
 pub use functions::{DpoConfig, NetworkConfig, PromptConfig, PromptTemplates, RewardModelConfig};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::{admission::Admission, combination::Weights, dpo, firewall, prompt, registry, shadow};
+use crate::{
+    admission::Admission,
+    blacklist,
+    combination::Weights,
+    diversity, dpo, firewall, nsfw, prompt, registry, relevance,
+    shadow::{
+        self,
+        benchmark::{Benchmark, BenchmarkError},
+    },
+    task_validator,
+};
 
 /// How far the sum of the weights may be from 1.
 const WEIGHT_SUM_TOLERANCE: f64 = 1e-6;
@@ -39,6 +53,9 @@ pub struct Config {
     pub shadow_timeout_seconds: u64,
     /// The share of a step's completions that shadows see, drawn at random: what a second opinion may cost.
     pub shadow_share: f64,
+    /// What attackers would earn with each candidate in force, as `bench adversary --candidates` wrote it: shown beside what
+    /// candidates do.
+    pub shadow_benchmark: Option<PathBuf>,
     /// A reward function among the shadows that bounds rewards: where it saw a completion, the lesser of its normalised score
     /// and the weighted sum counts. A miner that found out how to please the one model would have to please the other too.
     pub bounded_by: Option<String>,
@@ -120,6 +137,9 @@ pub enum ConfigError {
     /// A template of the prompt-scored reward, or of the firewall filter.
     #[error("[rewards.prompt.templates] or [rewards.firewall] template: {0}")]
     Template(#[from] prompt::TemplateError),
+    /// The file of `shadow_benchmark`.
+    #[error("[rewards] shadow_benchmark: {0}")]
+    Benchmark(#[from] BenchmarkError),
 }
 
 // === impl Config ===
@@ -141,6 +161,52 @@ impl Config {
     #[must_use]
     pub fn filters_by(&self, name: &str, enabled: bool) -> bool {
         enabled || self.shadows.contains(name)
+    }
+
+    /// The benchmark of candidates, where there is one.
+    ///
+    /// # Errors
+    /// When its file is of no use.
+    pub fn benchmark(&self) -> Result<Option<Benchmark>, BenchmarkError> {
+        self.shadow_benchmark.as_deref().map(Benchmark::read).transpose()
+    }
+
+    /// These settings with a candidate in the place of what it would replace: a reward function with the whole weight, a
+    /// filter turned on, a normaliser in force.
+    #[must_use]
+    pub fn promoting(&self, candidate: &str) -> Self {
+        let mut promoted = self.clone();
+        if registry::reward_names().any(|name| name == candidate) {
+            promoted.weights = [(candidate.to_owned(), 1.0)].into();
+        }
+        if shadow::normaliser(candidate).is_some() {
+            promoted.normaliser = Some(candidate.to_owned());
+        }
+        for (name, enabled) in [
+            (blacklist::NAME, &mut promoted.blacklist.enabled),
+            (task_validator::NAME, &mut promoted.task_validator.enabled),
+            (relevance::NAME, &mut promoted.relevance.enabled),
+            (diversity::NAME, &mut promoted.diversity.enabled),
+            (nsfw::NAME, &mut promoted.nsfw.enabled),
+            (firewall::NAME, &mut promoted.firewall.enabled),
+        ] {
+            *enabled |= name == candidate;
+        }
+        promoted
+    }
+
+    /// sha256 of what is in force, in hexadecimal: settings of one digest judge alike, whatever their candidates.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut in_force = self.clone();
+        in_force.shadows.retain(|name| self.bounded_by.as_ref() == Some(name));
+        if self.bounded_by.is_none() {
+            in_force.shadow_share = 1.0;
+        }
+        in_force.shadow_benchmark = None;
+        (in_force.shadow_timeout_seconds, in_force.score_timeout_seconds, in_force.snapshot_every_steps) = (0, 0, 0);
+        let written = serde_json::to_vec(&in_force).unwrap_or_default();
+        Sha256::digest(written).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The rules by which a text is let in.
@@ -194,6 +260,7 @@ impl Config {
         }
         prompt::Prompt::new(&self.prompt, self.compat)?;
         firewall::Firewall::new(&self.firewall)?;
+        self.benchmark()?;
         self.check_network()?;
         self.check_filters()
     }
@@ -271,6 +338,7 @@ impl Default for Config {
             shadows: BTreeSet::new(),
             shadow_timeout_seconds: 60,
             shadow_share: 1.0,
+            shadow_benchmark: None,
             bounded_by: None,
             normaliser: None,
             completion_limit_characters: 8_000,

@@ -12,7 +12,7 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::{fold::State, network::bias::Bench, registry, step::Step};
+use crate::{config::Config, fold::State, network::bias::Bench, registry, shadow::benchmark::Benchmark, step::Step};
 
 /// Bucket bounds of scoring a step, in seconds: from cached texts to a large model on a slow machine.
 const SCORE_SECONDS_BUCKETS: [f64; 10] = [0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0];
@@ -28,6 +28,9 @@ const CORRELATION_MEMORY_STEPS: u32 = 100;
 
 /// Judges whose bias is shown: those furthest from the others.
 const BIASES_SHOWN: usize = 20;
+
+/// What stands for a candidate where none is meant.
+const IN_FORCE: &str = "in_force";
 
 /// A filter factor below this counts as blocked.
 const BLOCKED_BELOW: f32 = 0.5;
@@ -59,6 +62,9 @@ pub struct Metrics {
     snapshots_total: IntCounterVec,
     /// Mean rank correlation of a candidate with what is in force, by `shadow`.
     shadow_correlation: GaugeVec,
+    /// Capture ratio on the benchmark with a candidate in force, by `shadow` and `strategy`; of what is in force as
+    /// [`IN_FORCE`].
+    shadow_capture_ratio: GaugeVec,
     /// Seconds a candidate took for a step, by `shadow`.
     shadow_seconds: HistogramVec,
     /// Steps a candidate said nothing of, by `shadow`.
@@ -125,6 +131,13 @@ impl Metrics {
                     &["shadow"],
                 )?,
             )?,
+            shadow_capture_ratio: registered(
+                registry,
+                GaugeVec::new(
+                    Opts::new(name("shadow_capture_ratio"), "Capture ratio on the benchmark with a candidate in force"),
+                    &["shadow", "strategy"],
+                )?,
+            )?,
             shadow_seconds: registered(
                 registry,
                 HistogramVec::new(
@@ -159,6 +172,23 @@ impl Metrics {
             )?,
             remembered: Arc::default(),
         })
+    }
+
+    /// Shows what attackers earned on the benchmark with what is in force, and with each candidate that runs.
+    pub(crate) fn show_benchmark(&self, benchmark: &Benchmark, config: &Config) {
+        if benchmark.settings != config.digest() {
+            tracing::warn!(
+                "rewards.shadow_benchmark was played with other settings in force than today's; play it again with \
+                 `openvalidators bench adversary --candidates FILE`"
+            );
+        }
+        let running = benchmark.candidates.iter().filter(|(name, _)| config.shadows.contains(*name));
+        let running = running.map(|(name, attacked)| (name.as_str(), attacked));
+        for (name, attacked) in running.chain([(IN_FORCE, &benchmark.in_force)]) {
+            for (strategy, ratio) in &attacked.capture {
+                self.shadow_capture_ratio.with_label_values(&[name, strategy]).set(*ratio);
+            }
+        }
     }
 
     /// Counts the texts refused at admission.

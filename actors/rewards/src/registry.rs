@@ -143,6 +143,26 @@ mod tests {
     }
 
     #[test]
+    fn every_candidate_can_be_promoted() {
+        for name in candidate_names() {
+            let mut config = Config::default();
+            for (other, enabled) in
+                [(relevance::NAME, &mut config.relevance.enabled), (diversity::NAME, &mut config.diversity.enabled)]
+            {
+                *enabled = other != name;
+            }
+            config.shadows.insert(name.to_owned());
+            let promoted = config.promoting(name);
+            assert_eq!(promoted.check(), Ok(()), "{name}");
+            let counts = promoted.has_share(name)
+                || enabled_filters(&promoted).contains(&name)
+                || promoted.normaliser.as_deref() == Some(name);
+            assert!(counts, "{name}");
+            assert!(shadows(&promoted).unwrap().is_empty(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_shadow_is_what_is_named_and_not_in_force() {
         let built = |config: &Config| rewards(config).unwrap().iter().map(|reward| reward.name()).collect::<Vec<_>>();
         let shadowed = |config: &Config| shadows(config).unwrap().iter().map(Candidate::name).collect::<Vec<_>>();

@@ -4,6 +4,8 @@
 //! A candidate is named in `rewards.shadows` and promoted by taking its place in the configuration: a share in
 //! `rewards.weights`, or `enabled` for a filter.
 
+pub mod benchmark;
+
 use std::time::Duration;
 
 use futures::future::join_all;

@@ -12,6 +12,8 @@ mod models;
 mod over_time;
 pub mod shadows;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::StepRow;
@@ -46,6 +48,8 @@ pub struct Options {
     pub alpha: f64,
     /// Where the second period of the comparison begins; without it in the middle.
     pub split: Option<i64>,
+    /// The highest capture ratio on the benchmark with each candidate in force, where that was played.
+    pub captures: BTreeMap<String, f64>,
 }
 
 /// What a leaderboard ranks.
@@ -152,6 +156,7 @@ impl Default for Options {
             uids: Vec::new(),
             alpha: 0.05,
             split: None,
+            captures: BTreeMap::new(),
         }
     }
 }
@@ -173,6 +178,7 @@ impl Figures {
     /// Nothing yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        let shadows = shadows::Shadows::new(options.captures.clone());
         Self {
             options,
             steps: 0,
@@ -182,7 +188,7 @@ impl Figures {
             models: models::Models::default(),
             over_time: over_time::OverTime::default(),
             crowd: crowd::Crowd::default(),
-            shadows: shadows::Shadows::default(),
+            shadows,
         }
     }
 

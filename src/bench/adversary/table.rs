@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use anyhow::Context;
 
-use super::{Game, Report, defences::Ablation, judges::Captured, play::Outcome};
+use super::{Game, Report, candidates, defences::Ablation, judges::Captured, play::Outcome};
 
 /// What the table promises of each column.
 const LEGEND: &str = "\
@@ -49,7 +49,8 @@ struct Row<'a> {
 /// Both tables as text, and what is missed.
 #[must_use]
 pub fn whole(report: &Report) -> String {
-    format!("{}\n{}\n{}", text(report), ablations(report), missed(report).join("\n"))
+    let candidates = candidates::section(report.candidates.as_ref());
+    format!("{}\n{}\n{candidates}{}", text(report), ablations(report), missed(report).join("\n"))
 }
 
 /// The table as text.
@@ -174,7 +175,7 @@ pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
          rules of openvalidators 1.2.0 → under ours.\n\n{}\n{LEGEND}\n\n\
          ![Capture ratio of each strategy](adversary.svg)\n\n\
          ## What each defence buys\n\n{ABLATION_LEGEND}\n\n{}\n\
-         ## Colluding judges\n\n{}\n{COLLUSION_LEGEND}\n\n\
+         ## Colluding judges\n\n{}\n{COLLUSION_LEGEND}\n\n{}\
          ## What is missed\n\n{MISSED_LEGEND}\n\n{missed}",
         report.command,
         setting.uids,
@@ -186,6 +187,7 @@ pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
         text(report),
         ablations(report),
         collusion(report),
+        candidates::section(report.candidates.as_ref()),
     );
     for (name, content) in [("adversary.md", page), ("adversary.svg", plot(report))] {
         let file = folder.join(name);

@@ -428,3 +428,19 @@ async fn judges_are_remembered_over_a_restart_by_snapshot_and_by_steps() {
         assert!(network.spend(2, 20));
     }
 }
+
+#[actix::test]
+async fn what_attackers_would_earn_with_a_candidate_is_shown() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let attacked =
+        |ratio: f64| format!(r#"{{"capture": {{"hang": {ratio}}}, "rank_correlation": 0.9, "honest_zeroed": 0}}"#);
+    let (one, two, three) = (attacked(0.25), attacked(1.0), attacked(64.0));
+    let candidates = format!(r#"{{"rank_normaliser": {two}, "nsfw_filter": {three}}}"#);
+    let text =
+        format!(r#"{{"version": 1, "settings": "", "share": 0.15, "in_force": {one}, "candidates": {candidates}}}"#);
+    std::fs::write(file.path(), text).unwrap();
+    let shadow_benchmark = Some(file.path().to_owned());
+    let config = Config { shadow_benchmark, shadows: ["rank_normaliser".to_owned()].into(), ..Config::default() };
+    let running = running(&MemoryLedger::default(), &config).await;
+    assert_eq!(running.metric("shadow_capture_ratio"), 1.25, "what is in force and the candidate that runs");
+}

@@ -28,6 +28,8 @@ fn what_makes_no_sense_is_named() {
     assert!(refused(|config| config.shadow_share = 0.0).contains("shadow_share is 0"));
     let message = refused(|config| config.bounded_by = Some("rlhf_reward_model".into()));
     assert!(message.contains("bounded_by is rlhf_reward_model"), "{message}");
+    let message = refused(|config| config.shadow_benchmark = Some("/nowhere/candidates.json".into()));
+    assert!(message.contains("shadow_benchmark: reading") && message.contains("--candidates"), "{message}");
     assert!(refused(|config| config.network.judges = 0).contains("network.judges is 0"));
     assert!(refused(|config| config.network.completions_per_step = 257).contains("network.completions_per_step"));
     assert!(refused(|config| config.network.queries_per_epoch = 2).contains("network.queries_per_epoch is 2"));
@@ -46,6 +48,21 @@ fn what_makes_no_sense_is_named() {
     let message = refused(|config| config.prompt.templates.answer = Some("/nowhere/answer.txt".into()));
     assert!(message.contains("[rewards.prompt.templates]") && message.contains("/nowhere/answer.txt"), "{message}");
     assert!(refused(|config| config.diversity.bottom_k = 0).contains("bottom_k"));
+}
+
+#[test]
+fn settings_that_judge_alike_have_one_digest() {
+    let config = Config::default();
+    let digest = |change: fn(&mut Config)| {
+        let mut changed = config.clone();
+        change(&mut changed);
+        changed.digest()
+    };
+    assert_eq!(config.digest().len(), 64);
+    assert_eq!(digest(|config| _ = config.shadows.insert("nsfw_filter".into())), config.digest());
+    assert_eq!(digest(|config| config.shadow_share = 0.5), config.digest());
+    assert_ne!(digest(|config| config.nsfw.enabled ^= true), config.digest());
+    assert_ne!(digest(|config| config.normaliser = Some("rank_normaliser".into())), config.digest());
 }
 
 #[test]

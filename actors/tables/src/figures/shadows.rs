@@ -9,7 +9,10 @@ use crate::Shadow;
 
 /// How candidates did over the steps taken in.
 #[derive(Debug, Default)]
-pub struct Shadows(BTreeMap<String, Tally>);
+pub struct Shadows {
+    tallies: BTreeMap<String, Tally>,
+    captures: BTreeMap<String, f64>,
+}
 
 /// A candidate over all its steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -20,6 +23,8 @@ pub struct Candidate {
     pub rank_correlation: Option<f64>,
     /// Mean share of completions that a filter would block.
     pub would_block: Option<f64>,
+    /// The highest capture ratio of any attack on the benchmark with it in force; `None` where that was not played.
+    pub capture: Option<f64>,
     /// Mean seconds a step.
     pub seconds: Option<f64>,
     /// Steps it was asked about.
@@ -46,10 +51,16 @@ struct Mean {
 // === impl Shadows ===
 
 impl Shadows {
+    /// Nothing taken in, and the highest capture ratio of each candidate on the benchmark.
+    #[must_use]
+    pub fn new(captures: BTreeMap<String, f64>) -> Self {
+        Self { tallies: BTreeMap::new(), captures }
+    }
+
     /// Takes in the candidates of a step.
     pub fn add(&mut self, shadows: &[Shadow]) {
         for shadow in shadows {
-            let tally = self.0.entry(shadow.name.clone()).or_default();
+            let tally = self.tallies.entry(shadow.name.clone()).or_default();
             tally.steps += 1;
             tally.failed += u64::from(shadow.failed);
             tally.correlation.add(shadow.correlation);
@@ -65,11 +76,12 @@ impl Shadows {
             name: name.clone(),
             rank_correlation: tally.correlation.get(),
             would_block: tally.blocked.get(),
+            capture: self.captures.get(name).copied(),
             seconds: tally.seconds.get(),
             steps: tally.steps,
             failed: tally.failed,
         };
-        self.0.iter().map(candidate).collect()
+        self.tallies.iter().map(candidate).collect()
     }
 
     /// How far each agrees with what it would take the place of, and what it costs.
@@ -84,6 +96,7 @@ impl Shadows {
         let all = vec![
             series("rank correlation", &|candidate| candidate.rank_correlation),
             series("would block", &|candidate| candidate.would_block),
+            series("worst capture", &|candidate| candidate.capture),
             series("seconds a step", &|candidate| candidate.seconds),
             series("steps", &|candidate| Some(candidate.steps as f64)),
             series("failed", &|candidate| Some(candidate.failed as f64)),
@@ -92,7 +105,8 @@ impl Shadows {
             id: "shadows",
             title: "Candidates that count for nothing".to_owned(),
             note: "Spearman's rank correlation with what each would take the place of, the mean over steps: near 1 it would \
-                   change little, near 0 it judges by something else. Candidates are run with rewards.shadows.",
+                   change little, near 0 it judges by something else. Worst capture: what the best attack of the benchmark earns with it in force, where 1 \
+                   is an average miner (--benchmark). Candidates are run with rewards.shadows.",
             form: Form::Matrix,
             x_label: "candidate".to_owned(),
             y_label: String::new(),

@@ -215,7 +215,8 @@ fn models_are_correlated_and_filters_counted() {
 
 #[test]
 fn candidates_are_averaged_over_the_steps_that_say_something() {
-    let mut figures = Figures::new(Options::default());
+    let captures = [("firewall_filter".to_owned(), 0.4), ("nsfw_filter".to_owned(), 0.3)].into();
+    let mut figures = Figures::new(Options { captures, ..Options::default() });
     for (correlation, failed) in [(Some(0.5), false), (Some(1.0), false), (None, true)] {
         let (name, seconds) = ("firewall_filter".to_owned(), Some(2.0));
         let shadows = vec![Shadow { name, correlation, seconds, failed, blocked: correlation.map(|_| 0.1) }];
@@ -223,7 +224,7 @@ fn candidates_are_averaged_over_the_steps_that_say_something() {
     }
     let figure = figures.finish().into_iter().find(|figure| figure.id == "shadows").unwrap();
     let numbers: Vec<f64> = figure.series.iter().map(|series| series.y[0].unwrap()).collect();
-    close(&numbers, &[0.75, 0.1, 2.0, 3.0, 1.0]);
+    close(&numbers, &[0.75, 0.1, 0.4, 2.0, 3.0, 1.0]);
 }
 
 #[test]
