@@ -3,6 +3,7 @@
 use std::{
     mem::{self, Discriminant},
     sync::Arc,
+    time::Duration,
 };
 
 use actix::{
@@ -18,9 +19,9 @@ use openvalidators_messages::{
     weights::{Apply, ReadScores, ScoreTable},
 };
 use openvalidators_recovery::ReadError;
-use openvalidators_runtime::{Envelope, Inbox, Mailbox, Pulse, SharedClock, Stop, fault_point};
+use openvalidators_runtime::{Envelope, Inbox, Mailbox, Pulse, SharedClock, Stop, fault_point, within};
 use prometheus::Registry;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     Metrics, WeightsConfig,
@@ -37,6 +38,10 @@ mod tests;
 
 /// The owner's name in the ledger.
 pub const OWNER: &str = "weights";
+
+/// How long the last message waits for a look at the duty that is under way: a block of a public network (12 s) and the reads
+/// after it. Half of what the program gives this actor to close.
+const LAST_LOOK_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Every way to ask the weights actor, through one door.
 #[derive(Clone)]
@@ -77,8 +82,10 @@ pub struct WeightsActor {
     scores: Scores,
     published: watch::Sender<Arc<ScoreTable>>,
     folds_since_snapshot: u64,
-    /// Taken away while a look at the duty is under way: there is at most one.
+    /// Taken away while a look at the duty is under way: there is at most one. Nor does one begin any more after [`Stop`].
     attempts: Option<Vec<Attempt>>,
+    /// Told at the end of the look that was under way when [`Stop`] came.
+    last_look: Option<oneshot::Sender<()>>,
     /// The kind of reason told last.
     told: Option<Told>,
     submitter: Arc<Submitter>,
@@ -145,6 +152,7 @@ impl WeightsActor {
             published,
             folds_since_snapshot: 0,
             attempts: Some(attempts),
+            last_look: None,
             told: None,
             submitter: Arc::new(submitter),
         };
@@ -201,8 +209,13 @@ impl WeightsActor {
         let scores = Arc::new(self.scores.table());
         let look = self.submitter.clone().attend(attempts, scores).into_actor(self);
         context.spawn(look.map(move |(attempts, waiting), actor, context| {
-            actor.attempts = Some(attempts);
             actor.submitter.pulse.rest();
+            if let Some(ended) = actor.last_look.take() {
+                // Nobody waits any more where the patience was over.
+                let _ = ended.send(());
+                return;
+            }
+            actor.attempts = Some(attempts);
             actor.note_waiting(waiting, missed);
             if actor.submitter.fresh().block != seen {
                 actor.attend(context);
@@ -307,16 +320,31 @@ impl Handler<Envelope<ReadScores>> for WeightsActor {
     }
 }
 
-/// Leaves a last snapshot. A look at the duty that is under way ends here; the next life settles it from the chain's state.
+/// Leaves a last snapshot, and waits a while for a submission in flight. What is still not settled then, the next life settles
+/// from the chain's state.
 impl Handler<Stop> for WeightsActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
-        let save_snapshot = self.submitter.neighbours.save_snapshot.clone();
+        let Submitter { neighbours, clock, .. } = &*self.submitter;
+        let (save_snapshot, clock) = (neighbours.save_snapshot.clone(), clock.clone());
         let message = self.snapshot();
+        let last_look = self.attempts.take().is_none().then(|| {
+            let (ended, end) = oneshot::channel();
+            self.last_look = Some(ended);
+            end
+        });
         Box::pin(async move {
             if let Some(message) = message {
                 save(save_snapshot, message).await;
+            }
+            if let Some(end) = last_look
+                && within(&*clock, LAST_LOOK_PATIENCE, end).await.is_err()
+            {
+                tracing::warn!(
+                    waited = ?LAST_LOOK_PATIENCE,
+                    "the end does not wait any longer for weights under way; the next start finds on the chain what became of them"
+                );
             }
         })
     }

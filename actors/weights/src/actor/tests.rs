@@ -18,6 +18,7 @@ mod faults;
 mod guarded;
 mod recovered;
 mod revealed;
+mod stopped;
 
 /// The neighbours and the chain, as far as weights can see them. It outlives the actor.
 struct World {
@@ -85,6 +86,8 @@ struct Bench {
     config: WeightsConfig,
     /// Intents are never answered, as by a disk that hangs.
     ledger_hangs: bool,
+    /// Takes submissions instead of the world's chain.
+    slow_chain: Option<Mailbox<SetWeights>>,
 }
 
 const START: u64 = 3_600;
@@ -284,6 +287,7 @@ impl Bench {
             pulse: Pulse::new(&shared),
             clock,
             ledger_hangs: false,
+            slow_chain: None,
             config: WeightsConfig { min_scored: 2, same_key_guard: false, ..WeightsConfig::default() },
         };
         bench.append(UNIX_SECONDS, &[(key(1), Some(1.0)), (key(2), Some(0.5)), (key(3), None)]);
@@ -308,6 +312,9 @@ impl Bench {
         if self.ledger_hangs {
             let nobody = Inbox::new("hanging", 64, &registry).unwrap();
             (neighbours.record_intent, neighbours.settle_intent) = (nobody.mailbox(), nobody.mailbox());
+        }
+        if let Some(slow_chain) = &self.slow_chain {
+            neighbours.set_weights = slow_chain.clone();
         }
         let actor = WeightsActor::recover(
             OWN,
