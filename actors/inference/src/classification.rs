@@ -28,13 +28,14 @@ pub(crate) struct ClassifyWork {
 type Found = Vec<Option<Row<Arc<[f32]>>>>;
 
 impl Device {
-    /// Serves all of `asked` by a bidirectional network.
+    /// Serves all of `asked` by a bidirectional network; `meanwhile` is called between batches.
     pub(crate) fn classify(
         &self,
         network: &dyn Classifier,
         model: &ModelName,
         mut asked: Vec<Asked<ClassifyWork, Logits>>,
         closing: &AtomicBool,
+        meanwhile: &mut dyn FnMut(),
     ) {
         let inputs: Vec<Vec<Vec<Tokens>>> =
             asked.iter_mut().map(|asked| std::mem::take(&mut asked.work.inputs)).collect();
@@ -44,7 +45,8 @@ impl Device {
         let lengths: Vec<usize> = distinct.items.iter().map(|tokens| tokens.ids.len()).collect();
         let mut found: Found = vec![None; lengths.len()];
         let mut waiting = Rows::new(&lengths);
-        while let Some(batch) = waiting.next_batch(self.budget.tokens()) {
+        while let Some(batch) = waiting.next_batch(self.scored_at_once()) {
+            meanwhile();
             if closing.load(Ordering::Acquire) || asked.iter().all(Asked::is_abandoned) {
                 break;
             }
@@ -65,12 +67,13 @@ impl Device {
         }
     }
 
-    /// Serves `asked` by a causal network.
+    /// Serves `asked` by a causal network; `meanwhile` is called between batches.
     pub(crate) fn classify_causal(
         &self,
         network: &CausalClassifier,
         mut asked: Asked<ClassifyWork, Logits>,
         closing: &AtomicBool,
+        meanwhile: &mut dyn FnMut(),
     ) {
         let model = asked.model.clone();
         let inputs = std::mem::take(&mut asked.work.inputs);
@@ -96,7 +99,8 @@ impl Device {
             };
             let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len() - tokens).collect();
             let mut waiting = Rows::new(&lengths);
-            while let Some(batch) = waiting.next_batch(self.budget.tokens()) {
+            while let Some(batch) = waiting.next_batch(self.scored_at_once()) {
+                meanwhile();
                 if asked.is_abandoned() || closing.load(Ordering::Acquire) {
                     break;
                 }

@@ -1,10 +1,10 @@
 //! The thread of a device: the only place where its networks run.
 //!
 //! Jobs reach it through one bounded channel. Between two batches it looks at what waits: requests for embeddings by one
-//! model, or for what one classifier says, are computed as one, whoever asked; a job whose caller has gone is dropped; a
-//! batch that fails, by an error or a panic, is split until the row that fails stands alone. Where it was memory that did not
-//! suffice, the batches after it are smaller for a while ([`Budget`]). Networks hold nothing but weights, so a panic leaves
-//! nothing half done.
+//! model, or for what one classifier says, are computed as one, whoever asked; embeddings by an encoder, which take a moment,
+//! come between the batches of what takes longer; a job whose caller has gone is dropped; a batch that fails, by an error or a
+//! panic, is split until the row that fails stands alone. Where it was memory that did not suffice, the batches after it are
+//! smaller for a while ([`Budget`]). Networks hold nothing but weights, so a panic leaves nothing half done.
 //!
 //! What a job does is beside what it computes: [`crate::embedding`], [`crate::scoring`], [`crate::classification`],
 //! [`crate::generation`].
@@ -17,6 +17,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use openvalidators_messages::inference::{InferenceError, LogProbability, Logits, ModelName, Row, RowFailed};
@@ -34,6 +35,9 @@ use crate::{
     placement::DeviceName,
     scoring::LogProbWork,
 };
+
+/// Most tokens that a processor scores at once: seconds, for which an embedding waits. More is hardly faster there.
+const SCORED_AT_ONCE_BY_A_PROCESSOR: usize = 512;
 
 /// A request in tokens.
 pub(crate) enum Job {
@@ -181,27 +185,43 @@ impl Device {
                     None => return,
                 }
             }
-            // What waits is looked at whole, so that equal work is done together; still no more than a queue of it.
-            while waiting.len() < self.queue_capacity.max(1)
-                && let Ok(job) = jobs.try_recv()
-            {
-                waiting.push_back(job);
-            }
+            self.take_in(jobs, waiting);
             if closing.load(Ordering::Acquire) {
                 self.metrics.queue_depth(self.name).sub(waiting.len() as i64);
                 waiting.drain(..).for_each(|job| job.refuse(InferenceError::Closed));
                 continue;
             }
-            let turn = self.next_turn(waiting);
-            self.metrics.queue_depth(self.name).sub(turn.len() as i64);
+            // The job that has waited longest.
+            let Some(first) = waiting.pop_front() else { continue };
+            let turn = self.turn_of(first, waiting);
             fault_point("device", "turn");
-            self.serve(turn, closing);
+            self.serve(turn, closing, &mut || self.embed_meanwhile(jobs, waiting, closing));
         }
     }
 
-    /// The job that has waited longest; with it all that can be computed together with it.
-    fn next_turn(&self, waiting: &mut VecDeque<Job>) -> Vec<Job> {
-        let Some(first) = waiting.pop_front() else { return Vec::new() };
+    /// What waits is looked at whole, so that equal work is done together; still no more than a queue of it.
+    fn take_in(&self, jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Job>) {
+        while waiting.len() < self.queue_capacity.max(1)
+            && let Ok(job) = jobs.try_recv()
+        {
+            waiting.push_back(job);
+        }
+    }
+
+    /// Between two batches of a longer job: a forward waits for the embedding of its prompt before it asks anybody, and not for
+    /// long.
+    fn embed_meanwhile(&self, jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Job>, closing: &AtomicBool) {
+        self.take_in(jobs, waiting);
+        let is_short =
+            |job: &Job| matches!((job, self.networks.get(job.model())), (Job::Embed(_), Some(Network::Encoder(_))));
+        while let Some(first) = waiting.iter().position(is_short).and_then(|place| waiting.remove(place)) {
+            let turn = self.turn_of(first, waiting);
+            self.serve(turn, closing, &mut || {});
+        }
+    }
+
+    /// A job, and of what waits all that can be computed together with it.
+    fn turn_of(&self, first: Job, waiting: &mut VecDeque<Job>) -> Vec<Job> {
         let mut turn = vec![first];
         let joins = |other: &Job| match (&turn[0], other) {
             (Job::Embed(first), Job::Embed(other)) => first.model == other.model,
@@ -213,12 +233,20 @@ impl Device {
         let (together, later) = std::mem::take(waiting).into_iter().partition::<VecDeque<Job>, _>(joins);
         turn.extend(together);
         *waiting = later;
+        self.metrics.queue_depth(self.name).sub(turn.len() as i64);
         turn
     }
 
-    fn serve(&self, turn: Vec<Job>, closing: &AtomicBool) {
+    /// Computes a turn, and what `meanwhile` does between its batches.
+    fn serve(&self, turn: Vec<Job>, closing: &AtomicBool, meanwhile: &mut dyn FnMut()) {
         let Some(model) = turn.first().map(|job| job.model().clone()) else { return };
         let started = self.clock.now();
+        let mut lent = Duration::ZERO;
+        let mut meanwhile = || {
+            let since = self.clock.now();
+            meanwhile();
+            lent += self.clock.now().saturating_sub(since);
+        };
         let (mut embeds, mut classifies) = (Vec::new(), Vec::new());
         for job in turn {
             if job.is_abandoned() {
@@ -229,12 +257,14 @@ impl Device {
                 (Job::Embed(asked), Some(Network::Encoder(_) | Network::CausalLm(_))) => embeds.push(asked),
                 (Job::Classify(asked), Some(Network::Classifier(_))) => classifies.push(asked),
                 (Job::Classify(asked), Some(Network::CausalClassifier(network))) => {
-                    self.classify_causal(network, asked, closing);
+                    self.classify_causal(network, asked, closing, &mut meanwhile);
                 }
                 (Job::LogProb(asked), Some(Network::CausalLm(network))) => {
-                    self.log_probabilities(network, asked, closing);
+                    self.log_probabilities(network, asked, closing, &mut meanwhile);
                 }
-                (Job::Generate(asked), Some(Network::CausalLm(network))) => self.generate(network, asked, closing),
+                (Job::Generate(asked), Some(Network::CausalLm(network))) => {
+                    self.generate(network, asked, closing, &mut meanwhile);
+                }
                 (job, _) => job.refuse(InferenceError::Device {
                     model: model.clone(),
                     reason: "it is not on the device, or of another kind".into(),
@@ -249,12 +279,20 @@ impl Device {
                 self.embed(&|rows: &Packed| last_states(network, rows), &model, embeds, closing);
             }
             Some(Network::Classifier(network)) if !classifies.is_empty() => {
-                self.classify(&**network, &model, classifies, closing);
+                self.classify(&**network, &model, classifies, closing, &mut meanwhile);
             }
             _ => {}
         }
-        let busy = self.clock.now().saturating_sub(started);
+        let busy = self.clock.now().saturating_sub(started).saturating_sub(lent);
         self.metrics.busy_seconds(self.name, &model).inc_by(busy.as_secs_f64());
+    }
+
+    /// Tokens of a batch that is scored.
+    pub(crate) fn scored_at_once(&self) -> usize {
+        match self.name {
+            DeviceName::Cpu(_) => self.budget.tokens().min(SCORED_AT_ONCE_BY_A_PROCESSOR),
+            DeviceName::Cuda(_) => self.budget.tokens(),
+        }
     }
 
     /// Runs `work` on so many rows, of so many tokens altogether, on the device's threads; an error or a panic becomes a value.

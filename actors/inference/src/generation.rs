@@ -24,8 +24,14 @@ pub(crate) struct GenerateWork {
 
 impl Device {
     /// Serves `asked` by `network`, which computes what all prompts begin with once. Answers with the new tokens of each
-    /// prompt, the one that ends it included.
-    pub(crate) fn generate(&self, network: &CausalLm, mut asked: Asked<GenerateWork, Vec<u32>>, closing: &AtomicBool) {
+    /// prompt, the one that ends it included; `meanwhile` is called between tokens.
+    pub(crate) fn generate(
+        &self,
+        network: &CausalLm,
+        mut asked: Asked<GenerateWork, Vec<u32>>,
+        closing: &AtomicBool,
+        meanwhile: &mut dyn FnMut(),
+    ) {
         let model = asked.model.clone();
         let distinct = Distinct::of(std::mem::take(&mut asked.work.prompts));
         self.count(&self.metrics.deduplicated, &model, distinct.repeated());
@@ -43,8 +49,11 @@ impl Device {
         };
         let mut continued: Vec<Row<Vec<u32>>> = Vec::with_capacity(prompts.len());
         for prompt in prompts {
-            let stop = || asked.is_abandoned() || closing.load(Ordering::Acquire);
-            match self.continue_one(network, &model, &prefix, prompt, &asked.work, stop) {
+            let mut stop = || {
+                meanwhile();
+                asked.is_abandoned() || closing.load(Ordering::Acquire)
+            };
+            match self.continue_one(network, &model, &prefix, prompt, &asked.work, &mut stop) {
                 Some(row) => continued.push(row),
                 None => return self.leave(asked),
             }
@@ -60,7 +69,7 @@ impl Device {
         prefix: &SharedPrefix,
         prompt: &[u32],
         work: &GenerateWork,
-        stop: impl Fn() -> bool,
+        stop: &mut dyn FnMut() -> bool,
     ) -> Option<Row<Vec<u32>>> {
         let (mut new, mut past) = (Vec::new(), prefix.past().clone());
         let mut ids = prompt[prefix.tokens()..].to_vec();

@@ -46,12 +46,13 @@ pub(crate) struct ScoredRow {
 }
 
 impl Device {
-    /// Serves `asked` by `network`, which computes what all rows begin with once.
+    /// Serves `asked` by `network`, which computes what all rows begin with once; `meanwhile` is called between batches.
     pub(crate) fn log_probabilities(
         &self,
         network: &CausalLm,
         mut asked: Asked<LogProbWork, LogProbability>,
         closing: &AtomicBool,
+        meanwhile: &mut dyn FnMut(),
     ) {
         let (model, penalty) = (asked.model.clone(), asked.work.penalty);
         let distinct = Distinct::of(std::mem::take(&mut asked.work.rows));
@@ -72,7 +73,8 @@ impl Device {
             };
             let lengths: Vec<usize> = judged.iter().map(|row| row.ids.len() - tokens).collect();
             let mut waiting = Rows::new(&lengths);
-            while let Some(batch) = waiting.next_batch(self.budget.tokens()) {
+            while let Some(batch) = waiting.next_batch(self.scored_at_once()) {
+                meanwhile();
                 if asked.is_abandoned() || closing.load(Ordering::Acquire) {
                     return self.leave(asked);
                 }

@@ -1,7 +1,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use candle_core::{Device as CandleDevice, Tensor};
-use openvalidators_runtime::SystemClock;
+use openvalidators_runtime::{SystemClock, within};
 use prometheus::Registry;
 
 use super::*;
@@ -66,10 +66,14 @@ fn gated() -> (Moody, Gate) {
 }
 
 fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
+    spawn_all([(ModelName::new(MODEL), network)], batch_tokens)
+}
+
+fn spawn_all<const N: usize>(networks: [(ModelName, Network); N], batch_tokens: usize) -> (DeviceThread, Metrics) {
     let metrics = Metrics::new(&Registry::new()).unwrap();
     let device = Device {
         name: DeviceName::Cpu(0),
-        networks: [(ModelName::new(MODEL), network)].into(),
+        networks: networks.into(),
         budget: Budget::new(batch_tokens),
         queue_capacity: 8,
         threads: rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap(),
@@ -82,10 +86,14 @@ fn spawn(network: Network, batch_tokens: usize) -> (DeviceThread, Metrics) {
 type Answer<T> = oneshot::Receiver<Result<Vec<Row<T>>, InferenceError>>;
 
 async fn ask(device: &DeviceThread, ids: &[u32]) -> Answer<Arc<[f32]>> {
+    ask_model(device, MODEL, ids).await
+}
+
+async fn ask_model(device: &DeviceThread, model: &str, ids: &[u32]) -> Answer<Arc<[f32]>> {
     let (reply, answer) = oneshot::channel();
     let rows = ids.iter().map(|&id| vec![Arc::from([id])]).collect();
     let work = EmbedWork { texts: rows, pooling: Pooling::Mean };
-    device.submit(Job::Embed(Asked { model: ModelName::new(MODEL), work, reply })).await;
+    device.submit(Job::Embed(Asked { model: ModelName::new(model), work, reply })).await;
     answer
 }
 
@@ -317,4 +325,36 @@ async fn scoring_stops_between_batches_when_its_caller_has_gone() {
     assert_eq!(count(&metrics.abandoned), 1);
     assert_eq!(count(&metrics.batches), 2, "the prefix and one of five batches");
     assert_eq!(count(&metrics.tokens), 2 + 3);
+}
+
+/// It waited for whole jobs: routing gave up after ten seconds, chose miners uniformly and learned nothing.
+#[tokio::test]
+async fn an_embedding_waits_for_a_batch_of_scoring_and_no_longer() {
+    const ENCODER: &str = "encoder";
+    let (begin, began) = sync_channel(8);
+    let (go_on, wait) = sync_channel(8);
+    let CausalLm { body, head } = tiny();
+    let scoring = CausalLm::new(Gated { network: body, began: begin, go_on: Mutex::new(wait) }, head);
+    let encoder = Moody { most_rows: 100, gate: None };
+    let networks = [
+        (ModelName::new(MODEL), Network::CausalLm(scoring)),
+        (ModelName::new(ENCODER), Network::Encoder(Box::new(encoder))),
+    ];
+    let (device, metrics) = spawn_all(networks, 3);
+    let rows = (0..5).map(|i| ScoredRow { ids: vec![1, 2, 10 + i, 20, 30], prompt_tokens: 2 }).collect();
+    let (reply, mut scored) = oneshot::channel();
+    let work = LogProbWork { rows, penalty: 1.2 };
+    device.submit(Job::LogProb(Asked { model: ModelName::new(MODEL), work, reply })).await;
+    began.recv().unwrap();
+
+    let (one, two) = (ask_model(&device, ENCODER, &[7]).await, ask_model(&device, ENCODER, &[8]).await);
+    go_on.send(()).unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    let embedded = within(&SystemClock::new(), limit, async { (values(one).await, values(two).await) }).await.unwrap();
+    assert_eq!((embedded.0.unwrap(), embedded.1.unwrap()), (vec![7.0], vec![8.0]));
+    assert!(scored.try_recv().is_err(), "four batches are still to come");
+    (0..4).for_each(|_| go_on.send(()).unwrap());
+    assert!(scored.await.unwrap().unwrap().iter().all(Result::is_ok));
+    assert_eq!(metrics.batches.with_label_values(&[ENCODER]).get(), 1, "together");
+    assert_eq!(metrics.queue_depth(DeviceName::Cpu(0)).get(), 0);
 }
