@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::{
-    program::{LocalnetProcess, Program, get, output, stderr},
+    program::{CONSTANT_REWARD, LocalnetProcess, Program, get, output, stderr},
     resume::fold_by_hand,
 };
 
@@ -29,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(400);
 fn operator(localnet: &LocalnetProcess) -> LocalNetwork {
     let address = localnet.address.parse().unwrap();
     LocalNetwork::new(LocalClient::new(address, SystemClock::shared(), Duration::from_secs(20)))
+}
+
+/// Flags for a run whose claim is not what completions earn.
+fn unscored() -> Vec<&'static str> {
+    CONSTANT_REWARD.iter().flat_map(|setting| ["--set", setting]).collect()
 }
 
 fn ours() -> Hotkey {
@@ -58,7 +63,8 @@ fn a_validator_joins_a_localnet_process() {
     let (chain, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut localnet = LocalnetProcess::start(chain.path(), ANY_PORT, &["chain.local.block_seconds=0.5"]);
     let address = localnet.address.clone();
-    let (lines, status) = Program::start(state.path(), &["--chain", &address, "--steps", "3"]).finish();
+    let arguments = [&["--chain", &address, "--steps", "3"][..], &unscored()].concat();
+    let (lines, status) = Program::start(state.path(), &arguments).finish();
     assert!(localnet.is_running(), "the chain and its miners outlive the validator");
     localnet.kill();
     assert!(status.success());
@@ -165,7 +171,7 @@ fn a_chain_that_is_killed_and_started_again_has_its_weights_again() {
     let localnet = LocalnetProcess::start(chain.path(), ANY_PORT, &settings);
     let (address, network) = (localnet.address.clone(), operator(&localnet));
     let impatient = ["--set", "chain.retry_longest_seconds=2", "--set", "prompts.pause_longest_seconds=2"];
-    let mut program = Program::start(state.path(), &[&["--chain", &address][..], &impatient].concat());
+    let mut program = Program::start(state.path(), &[&["--chain", &address][..], &impatient, &unscored()].concat());
     let metrics = program.metrics_address();
     let runtime = Runtime::new().unwrap();
     let has_set_since = |block| {
