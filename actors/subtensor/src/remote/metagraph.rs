@@ -195,7 +195,10 @@ fn columns(metagraph: &Fields<'_>, types: &PortableRegistry) -> Result<Members, 
     let (axons, ty) = some(axons, ty, types)?.ok_or_else(|| Unreadable("`axons` is left out".to_owned()))?;
     let (axon_type, axons) = elements(axons, ty, types, MAX_NEURONS)?;
     same_length("axons", axons.len(), n)?;
-    let coldkeys: Option<Vec<[u8; 32]>> = told(metagraph, "coldkeys", n)?;
+    // Runtimes may lack them, and nodes leave them out: nothing that must be known depends on them.
+    let is_told =
+        metagraph.raw("coldkeys").is_ok_and(|(bytes, ty)| some(bytes, ty, types).is_ok_and(|told| told.is_some()));
+    let coldkeys: Option<Vec<[u8; 32]>> = is_told.then(|| column(metagraph, "coldkeys", n)).transpose()?;
     let stakes: Vec<u64> = column(metagraph, "total_stake", n)?;
     let permits: Vec<bool> = column(metagraph, "validator_permit", n)?;
     let active: Vec<bool> = column(metagraph, "active", n)?;
@@ -231,15 +234,6 @@ fn column<T: DecodeAsType>(metagraph: &Fields<'_>, name: &str, n: Option<usize>)
     let column: Vec<T> = metagraph.get(name)?;
     same_length(name, column.len(), n)?;
     Ok(column)
-}
-
-/// A column that runtimes may lack, or leave out: nothing that must be known depends on it.
-fn told<T: DecodeAsType>(metagraph: &Fields<'_>, name: &str, n: Option<usize>) -> Result<Option<Vec<T>>, Unreadable> {
-    if !metagraph.has(name) {
-        return Ok(None);
-    }
-    let column: Option<Vec<T>> = metagraph.get(name)?;
-    column.map(|column| same_length(name, column.len(), n).map(|()| column)).transpose()
 }
 
 fn same_length(name: &str, found: usize, n: Option<usize>) -> Result<(), Unreadable> {
