@@ -207,8 +207,8 @@ impl Folds {
         let oldest = first_whole(reader, &rules)?;
         anyhow::ensure!(
             first >= oldest,
-            "step {first} has no texts any more (ledger.keep_texts_days), and rewards.defences.overused_phrases and followers \
-             go by texts: {oldest} is the first that can be made again"
+            "step {first} has no texts any more (ledger.keep_texts_days), and rewards.defences.overused_phrases, \
+             followers and kin go by texts: {oldest} is the first that can be made again"
         );
         let fold_rules = FoldRules::from(&config.weights);
         let before = |owner: &str| -> anyhow::Result<Option<Snapshot>> {

@@ -194,6 +194,7 @@ fn settled(
         hotkey: routed.hotkey,
         propensity: routed.propensity,
         uniform_propensity: routed.uniform_propensity,
+        origin: Default::default(),
     };
     let record = StepRecord {
         version: STEP_RECORD_VERSION,

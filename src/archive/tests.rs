@@ -48,7 +48,13 @@ fn step(number: u64) -> (StepRecord, StepOutcome) {
         started_at: 1_795_339_015.0 + number as f64,
         prompt: format!("prompt {number}"),
         asked: (0..4)
-            .map(|uid| Asked { uid: Uid(uid), hotkey: hotkey(uid), propensity: 0.25, uniform_propensity: None })
+            .map(|uid| Asked {
+                uid: Uid(uid),
+                hotkey: hotkey(uid),
+                propensity: 0.25,
+                uniform_propensity: None,
+                origin: Default::default(),
+            })
             .collect(),
         completions: (0..4).map(completion).collect(),
         scoring: Scoring::Scored(RawScores {
@@ -248,7 +254,13 @@ fn realistic(number: u64, completions: u16, now: f64) -> (StepRecord, StepOutcom
     };
     record.started_at = now;
     record.asked = (0..completions)
-        .map(|uid| Asked { uid: Uid(uid), hotkey: hotkey(uid), propensity: 0.25, uniform_propensity: Some(0.2) })
+        .map(|uid| Asked {
+            uid: Uid(uid),
+            hotkey: hotkey(uid),
+            propensity: 0.25,
+            uniform_propensity: Some(0.2),
+            origin: Default::default(),
+        })
         .collect();
     record.completions = (0..completions)
         .map(|uid| Completion {

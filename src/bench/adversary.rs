@@ -11,10 +11,14 @@
 
 pub mod candidates;
 pub mod defences;
+pub mod expense;
+pub mod honest;
 pub mod judges;
 pub mod lab;
 pub mod play;
 pub mod pool;
+pub mod population;
+pub mod prose;
 mod remembered;
 pub mod strategies;
 pub mod strategy;
@@ -24,6 +28,7 @@ use std::{collections::BTreeMap, process::ExitCode, sync::Arc, thread};
 
 use anyhow::{Context, ensure};
 use openvalidators_hub::Hub;
+use openvalidators_messages::StepRecord;
 use openvalidators_rewards::{score::Scorer, shadow::benchmark::Benchmark};
 use openvalidators_runtime::{Seed, SystemClock};
 use prometheus::Registry;
@@ -31,8 +36,10 @@ use serde::Serialize;
 
 use self::{
     defences::Ablation,
+    expense::Expense,
+    honest::Honest,
     lab::Lab,
-    play::{Attack, Board, Outcome, Setting, play},
+    play::{Attack, Board, Outcome, Recorded, Setting, play},
     pool::{Prompt, Said, Sheet},
     remembered::Remembered,
     strategy::Strategy,
@@ -83,6 +90,12 @@ pub struct Report {
     pub candidates: Option<Benchmark>,
     /// By defence, then by strategy: at the middle share.
     pub ablations: Vec<Ablation>,
+    /// What the defences take from honest miners; not with `--strategies-only` or `--only`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub honest: Option<Honest>,
+    /// What they cost; with `--write` alone, since no two runs take the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expense: Option<Expense>,
 }
 
 /// Plays and prints.
@@ -114,7 +127,7 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     let hub = Hub::new(&ours.models, clock.clone())?;
     let sources = models::ready(&hub, ours).await?;
     let engine = engine::start(ours, &ours.models_used(), &sources, &Registry::new(), &clock).await?;
-    let remembered = Arc::new(Remembered::new(engine, command.cache.as_deref()).await?);
+    let remembered = Arc::new(Remembered::new(engine.clone(), command.cache.as_deref()).await?);
     let inference = score::in_front_of(remembered.clone(), ours)?;
 
     let prompts = pool::prompts(command.conversations, setting.asked, seed)?;
@@ -139,7 +152,7 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
     let boards: Vec<Board<'_>> = settings
         .iter()
         .zip(&sheets)
-        .map(|(config, sheets)| Board { prompts: &prompts, sheets, config, judging: None })
+        .map(|(config, sheets)| Board { prompts: &prompts, sheets, config, judging: None, brief: &[] })
         .collect();
     let silence: Said = vec![vec![None]; prompts.len()];
     let mut attacks = vec![Attack { strategy: strategies::ALL[0], said: &silence, share: 0.0 }];
@@ -188,6 +201,23 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
         true => Vec::new(),
         false => judges::play((&prompts, &sheets[1]), ours, inference, &command.shares, setting, seed)?,
     };
+    // A look at some strategies, or at strategies alone, is about attackers.
+    let honest = match command.strategies_only || !command.only.is_empty() {
+        true => None,
+        false => Some(honest::measure(ours, &prompts, setting, seed, inference, clock).await?),
+    };
+    let expense = match command.write {
+        Some(_) => {
+            let recorded = Recorded::play(&boards[1], attacks[0], setting, seed);
+            let records: Vec<StepRecord> = recorded.steps.into_iter().map(|(record, _)| record).collect();
+            let models = score::in_front_of(engine, ours)?;
+            Some(expense::measure(ours, &records, &models, inference, clock).await?)
+        }
+        None => None,
+    };
+    if let Some(file) = &command.cache {
+        remembered.write(file)?;
+    }
     let texts = sheets[1].iter().map(|sheet| sheet.places.len()).sum();
     Ok(Report {
         setting,
@@ -200,6 +230,8 @@ pub async fn report(command: &BenchAdversary, ours: &Config, reference: &Config)
         ablations,
         collusion,
         candidates,
+        honest,
+        expense,
     })
 }
 

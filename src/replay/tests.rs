@@ -65,6 +65,7 @@ fn steps_without_texts_are_refused_where_the_folds_read_texts() {
     let mut config = Config::default();
     config.rewards.defences.overused_phrases = false;
     config.rewards.defences.followers = false;
+    config.rewards.defences.kin = false;
     let rules = rewards::fold::Rules::new(&config.rewards);
     let mut state = rewards::fold::State::default();
     for number in 1..=3_u32 {
@@ -82,7 +83,12 @@ fn steps_without_texts_are_refused_where_the_folds_read_texts() {
     let all = Steps { first: Sequence(1), last: Sequence(3) };
     let replayed = replay(&reader, &config, all).unwrap();
     assert_eq!((replayed.steps, replayed.difference), (3, None));
-    config.rewards.defences.followers = true;
-    let error = format!("{:#}", replay(&reader, &config, all).unwrap_err());
-    assert!(error.contains("step 1 has no texts any more") && error.contains("3 is the first"), "{error}");
+    let reading: [fn(&mut Config); 2] =
+        [|config| config.rewards.defences.followers = true, |config| config.rewards.defences.kin = true];
+    for read in reading {
+        let mut config = config.clone();
+        read(&mut config);
+        let error = format!("{:#}", replay(&reader, &config, all).unwrap_err());
+        assert!(error.contains("step 1 has no texts any more") && error.contains("3 is the first"), "{error}");
+    }
 }

@@ -258,7 +258,8 @@ fn settings(plan: Plan, directory: &Path) -> Config {
     // Where texts go while it lives, what reads them is off, so that all of it can still be made again.
     if plan.seed.is_multiple_of(2) {
         config.ledger.keep_texts_days = 1;
-        (config.rewards.defences.overused_phrases, config.rewards.defences.followers) = (false, false);
+        let defences = &mut config.rewards.defences;
+        (defences.overused_phrases, defences.followers, defences.kin) = (false, false, false);
     }
     config
 }

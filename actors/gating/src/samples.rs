@@ -76,6 +76,7 @@ pub fn step(
         hotkey: miner(*uid).hotkey,
         propensity: 0.5,
         uniform_propensity: None,
+        origin: Default::default(),
     };
     let record = StepRecord {
         version: STEP_RECORD_VERSION,

@@ -24,6 +24,7 @@ mod ids;
 pub mod inference;
 pub mod ledger;
 mod metagraph;
+mod origin;
 pub mod prompts;
 pub mod rewards;
 mod step;
@@ -35,6 +36,7 @@ pub use ids::{
     Block, ForwardId, Hotkey, IntentId, Netuid, ParseStepNameError, Sequence, StepId, StepKind, StepName, Uid,
 };
 pub use metagraph::{Axon, Hyperparameters, Metagraph, Neuron};
+pub use origin::Origin;
 pub use step::{
     Asked, Column, Embeddings, Judgement, NotFinite, PromptEmbedding, RawScores, Reward, STEP_RECORD_VERSION, Scored,
     Scoring, Shadow, ShadowStanding, StepOutcome, StepRecord,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Block, Completion, Hotkey, StepId, StepName, Uid};
+use crate::{Block, Completion, Hotkey, Origin, StepId, StepName, Uid};
 
 /// The version written into every [`StepRecord`]; raised when a reader of the old shape would misread the new one.
 pub const STEP_RECORD_VERSION: u16 = 1;
@@ -61,6 +61,9 @@ pub struct Asked {
     /// The probability with which uniform routing would have chosen it for this step; `None` in records of uniform routing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uniform_propensity: Option<f64>,
+    /// Where it came from then: rewards go by it.
+    #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+    pub origin: Origin,
 }
 
 /// A prompt as a row of numbers, stored as little-endian f32 in hexadecimal.
@@ -349,7 +352,13 @@ mod tests {
     #[test]
     fn importance_is_the_ratio_of_the_odds_and_1_where_nothing_is_known() {
         let asked = |propensity, uniform_propensity| {
-            let asked = Asked { uid: Uid(1), hotkey: Hotkey([1; 32]), propensity, uniform_propensity };
+            let asked = Asked {
+                uid: Uid(1),
+                hotkey: Hotkey([1; 32]),
+                propensity,
+                uniform_propensity,
+                origin: Origin::default(),
+            };
             asked.importance()
         };
         assert_eq!(asked(0.1, Some(0.4)), 4.0);
@@ -361,7 +370,7 @@ mod tests {
         }
     }
 
-    /// Ledgers of earlier versions hold records without these fields.
+    /// Ledgers of earlier versions hold records without these fields. What is there comes back.
     #[test]
     fn a_record_without_routing_is_read() {
         let asked: Asked = serde_json::from_str(&format!(
@@ -369,7 +378,9 @@ mod tests {
             serde_json::to_string(&Hotkey([1; 32])).unwrap()
         ))
         .unwrap();
-        assert_eq!((asked.uniform_propensity, asked.importance()), (None, 1.0));
+        assert_eq!((asked.uniform_propensity, asked.importance(), asked.origin), (None, 1.0, Origin::default()));
+        let owned = Asked { origin: Origin::new(Some(Hotkey([2; 32])), [203, 0, 113, 7].into()), ..asked };
+        assert_eq!(serde_json::from_str::<Asked>(&serde_json::to_string(&owned).unwrap()).unwrap(), owned);
         let kept = PromptEmbedding { encoder: "m, mean".into(), row: [0.1, -2.5].into() };
         assert_eq!(serde_json::from_str::<PromptEmbedding>(&serde_json::to_string(&kept).unwrap()).unwrap(), kept);
     }

@@ -19,7 +19,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use openvalidators_messages::{
-    Asked, Completion, ForwardId, STEP_RECORD_VERSION, Scoring, StepId, StepName, StepOutcome, StepRecord, Uid,
+    Asked, Completion, ForwardId, Metagraph, Origin, STEP_RECORD_VERSION, Scoring, StepId, StepName, StepOutcome,
+    StepRecord, Uid,
     dendrite::Query,
     gating::{NobodyToAsk, Route, Routed, Routing},
     prompts::{Draw, SourceError},
@@ -197,6 +198,7 @@ impl Forward<'_> {
         let prompt: Arc<str> = prompt.into();
         let Routing { miners, embedding } = self.route(step, &prompt).await?;
         self.asked.extend(miners.iter().map(|miner| miner.uid));
+        let asked = asked(&miners, &lanes.metagraph.borrow());
         let completions = self.query(step, &miners, &prompt).await?;
         let (scoring, digests) = match self.score(step, &prompt, base_text, completions.clone()).await {
             Ok(ScoreSheet { raw, digests }) => (Scoring::Scored(raw), digests),
@@ -215,7 +217,7 @@ impl Forward<'_> {
             prompt: prompt.to_string(),
             embedding,
             base_text: base_text.to_owned(),
-            asked: miners.iter().map(asked).collect(),
+            asked,
             completions: completions.to_vec(),
             scoring,
             digests,
@@ -298,13 +300,15 @@ impl Forward<'_> {
     }
 }
 
-fn asked(miner: &Routed) -> Asked {
-    Asked {
-        uid: miner.uid,
-        hotkey: miner.hotkey,
-        propensity: miner.propensity,
-        uniform_propensity: miner.uniform_propensity,
-    }
+fn asked(miners: &[Routed], metagraph: &Metagraph) -> Vec<Asked> {
+    let asked = |miner: &Routed| {
+        // The router may have read another block: a place that changed hands since tells nothing of its former holder.
+        let neuron = metagraph.neuron(miner.uid).filter(|neuron| neuron.hotkey == miner.hotkey);
+        let coldkey = neuron.and_then(|neuron| neuron.coldkey);
+        let Routed { uid, hotkey, propensity, uniform_propensity, axon } = *miner;
+        Asked { uid, hotkey, propensity, uniform_propensity, origin: Origin::new(coldkey, axon.address.ip()) }
+    };
+    miners.iter().map(asked).collect()
 }
 
 fn no_answer(part: Part) -> impl Fn(NoAnswer) -> EarlyReason {

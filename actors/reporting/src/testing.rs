@@ -38,7 +38,13 @@ pub fn step(sequence: u64) -> StoredStep {
         embedding: None,
         base_text: "é".into(),
         asked: [3, 7]
-            .map(|uid| Asked { uid: Uid(uid), hotkey: miner(uid).1, propensity: 0.5, uniform_propensity: None })
+            .map(|uid| Asked {
+                uid: Uid(uid),
+                hotkey: miner(uid).1,
+                propensity: 0.5,
+                uniform_propensity: None,
+                origin: Default::default(),
+            })
             .to_vec(),
         completions: vec![
             completion(3, " a vowel\n", QueryOutcome::Answered, 200, 0.5),

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use openvalidators_messages::{
-    Column, Completion, Embeddings, RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring, Sequence, StepOutcome,
-    StepRecord,
+    Column, Completion, Embeddings, Origin, RawScores, Reward, STEP_RECORD_VERSION, Scored, Scoring, Sequence,
+    StepOutcome, StepRecord,
 };
 use openvalidators_runtime::Clock;
 
@@ -16,6 +16,7 @@ use crate::{
     diversity::{self, history_factor},
     followers::{Followers, Said},
     history::History,
+    kin::Kin,
     network::Past,
     normaliser::{COUNT_LIMIT_SCORES, Normalisation, SingleScore},
     normalisers::Normalisers,
@@ -44,6 +45,7 @@ pub struct Rules {
     bounded_by: Option<String>,
     overused_phrases: bool,
     followers: bool,
+    kin: bool,
 }
 
 /// What rewards remember from step to step.
@@ -67,6 +69,8 @@ pub struct State {
     pub followers: Followers,
     /// Miners that judged.
     pub judges: Past,
+    /// Who cannot be told apart from its kin.
+    pub kin: Kin,
     /// sha256 of the files behind each column, under `COLUMN/MODEL/FILE`.
     pub digests: BTreeMap<String, String>,
 }
@@ -104,6 +108,7 @@ impl Rules {
             bounded_by: config.bounded_by.clone(),
             overused_phrases: config.defences.overused_phrases,
             followers: config.defences.followers,
+            kin: config.defences.kin,
         }
     }
 
@@ -116,15 +121,15 @@ impl Rules {
     /// For records whose filters have been applied: what the past says of them is in them.
     #[must_use]
     pub fn without_memory(self) -> Self {
-        Self { overused_phrases: false, followers: false, ..self }
+        Self { overused_phrases: false, followers: false, kin: false, ..self }
     }
 
     /// Whether both compare completions with the past in the same way: then what one made of it is what the other makes of it.
     #[must_use]
     pub fn remembers_as(&self, other: &Self) -> bool {
         let history = |rules: &Self| {
-            let Self { history_bottom_k, history_skip, history_rows, overused_phrases, followers, .. } = *rules;
-            (history_bottom_k, history_skip, history_rows, overused_phrases, followers)
+            let Self { history_bottom_k, history_skip, history_rows, overused_phrases, followers, kin, .. } = *rules;
+            (history_bottom_k, history_skip, history_rows, overused_phrases, followers, kin)
         };
         history(self) == history(other)
     }
@@ -144,7 +149,7 @@ impl Rules {
     /// Whether folding reads the texts of records: outcomes of those that retention took the texts of cannot be made again.
     #[must_use]
     pub fn read_texts(&self) -> bool {
-        self.overused_phrases || self.followers
+        self.overused_phrases || self.followers || self.kin
     }
 
     /// How many rows the history may hold.
@@ -245,8 +250,8 @@ impl State {
         }
     }
 
-    /// Blocks what is made of overused phrases, and what follows others by habit. A record whose texts retention has dropped
-    /// teaches nothing.
+    /// Blocks what is made of overused phrases, and what follows others by habit, and lessens what clones earn. A record whose
+    /// texts retention has dropped teaches nothing.
     fn compare_with_others(&mut self, rules: &Rules, record: &StepRecord, filters: &mut [Column]) {
         if record.completions.iter().all(|completion| completion.text.is_empty()) {
             return;
@@ -259,11 +264,18 @@ impl State {
         };
         if rules.overused_phrases {
             let texts: Vec<&str> = answered.iter().map(|place| record.completions[*place].text.as_str()).collect();
-            block(filters, blacklist::NAME, &answered, &self.phrases.judge(&record.prompt, &texts));
+            let passes = self.phrases.judge(&record.prompt, &texts);
+            lessen(filters, blacklist::NAME, &answered, passes.into_iter().map(all_or_nothing));
         }
+        let said: Vec<Said<'_>> = answered.iter().map(said).collect();
         if rules.followers {
-            let said: Vec<Said<'_>> = answered.iter().map(said).collect();
-            block(filters, diversity::NAME, &answered, &self.followers.judge(&said));
+            let passes = self.followers.judge(&said);
+            lessen(filters, diversity::NAME, &answered, passes.into_iter().map(all_or_nothing));
+        }
+        if rules.kin {
+            let origin = |place: &usize| record.asked.get(*place).map(|asked| asked.origin).unwrap_or_default();
+            let origins: Vec<Origin> = answered.iter().map(origin).collect();
+            lessen(filters, diversity::NAME, &answered, self.kin.judge(&said, &origins));
         }
     }
 
@@ -327,14 +339,18 @@ fn check(rules: &Rules, record: &StepRecord, raw: &RawScores) -> Result<(), Stri
     Ok(())
 }
 
-/// Puts 0 in the column of a filter where a completion may not pass; a record without the column has nothing to block.
-fn block(filters: &mut [Column], name: &str, places: &[usize], passes: &[bool]) {
+/// Leaves so much of each factor of a filter; a record without the column has nothing to lessen.
+fn lessen(filters: &mut [Column], name: &str, places: &[usize], left: impl IntoIterator<Item = f32>) {
     let Some(column) = filters.iter_mut().find(|column| column.name == name) else { return };
-    for (place, _) in places.iter().zip(passes).filter(|(_, passes)| !**passes) {
+    for (place, left) in places.iter().zip(left) {
         if let Some(factor) = &mut column.values[*place] {
-            *factor = 0.0;
+            *factor *= left;
         }
     }
+}
+
+fn all_or_nothing(passes: bool) -> f32 {
+    f32::from(u8::from(passes))
 }
 
 /// Which completions say what others are worth: those that filters leave [`COUNTS`] of or more.

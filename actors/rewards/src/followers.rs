@@ -4,7 +4,7 @@
 //! A completion *follows* when another hotkey's, most of whose rows of words it shares and which shares most of its own
 //! (resemblance: Broder 1997), was here before it by our own clock. Each hotkey has a record of how often it followed, fading as
 //! it is asked. Who follows, and follows more often than others do beyond what chance explains (the lower end of Wilson's
-//! interval: Wilson 1927, against the median of all records), earns nothing with that completion; who was first earns, whoever
+//! interval, [`Habit`], against the median of all records), earns nothing with that completion; who was first earns, whoever
 //! it is; and of whom little is known, nothing is believed.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, HashSet};
 use openvalidators_messages::Hotkey;
 use serde::{Deserialize, Serialize};
 
-use crate::comparison::{shingles, words};
+use crate::{
+    comparison::{shingles, words},
+    habit::Habit,
+};
 
 /// Words in a row that are compared.
 const ROW_WORDS: usize = 3;
@@ -23,27 +26,14 @@ const FEWEST_WORDS: usize = 20;
 /// behind many hotkeys nine in ten do. A ring that rewords what it bought shares less (0.6 to 0.9) than the honest do with each
 /// other, so no bound would find it without them.
 const ALIKE: f64 = 0.95;
-/// What is left of a record each time its hotkey is asked: about the latest 50 times count.
-const FADE: f64 = 0.98;
-/// With fewer times on record nothing is believed.
-const FEWEST_TIMES: f64 = 4.0;
 /// How much more often than the median record a habit is.
 const HABIT_ABOVE_MEDIAN: f64 = 0.15;
-/// Standard deviations of Wilson's interval: one honest hotkey in forty is beyond it by chance.
-const DEVIATIONS: f64 = 2.0;
 /// Hotkeys on record: far above any subnet; those with the least on record leave first.
 const RECORDS: usize = 8_192;
 
 /// The records.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Followers(BTreeMap<Hotkey, Record>);
-
-/// How often one hotkey could have followed, and did; fading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Record {
-    times: f64,
-    followed: f64,
-}
+pub struct Followers(BTreeMap<Hotkey, Habit>);
 
 /// One completion of a step.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +53,8 @@ impl Followers {
     pub fn judge(&mut self, step: &[Said<'_>]) -> Vec<bool> {
         let follows = follows(step);
         let ordinary = self.median();
-        let is_habit = |hotkey: &Hotkey| self.0.get(hotkey).is_some_and(|record| record.is_habit(ordinary));
+        let is_habit =
+            |hotkey: &Hotkey| self.0.get(hotkey).is_some_and(|record| record.is_above(ordinary + HABIT_ABOVE_MEDIAN));
         let passes =
             step.iter().zip(&follows).map(|(said, follows)| !matches!(follows, Some(true)) || !is_habit(&said.hotkey));
         let passes: Vec<bool> = passes.collect();
@@ -73,41 +64,19 @@ impl Followers {
             }
         }
         if self.0.len() > RECORDS {
-            let mut times: Vec<f64> = self.0.values().map(|record| record.times).collect();
+            let mut times: Vec<f64> = self.0.values().map(Habit::times).collect();
             let (_, least, _) = times.select_nth_unstable_by(RECORDS / 2, f64::total_cmp);
             let least = *least;
-            self.0.retain(|_, record| record.times > least);
+            self.0.retain(|_, record| record.times() > least);
         }
         passes
     }
 
     /// The middle of what those of whom enough is known do.
     fn median(&self) -> f64 {
-        let known = self.0.values().filter(|record| record.times >= FEWEST_TIMES);
-        let mut rates: Vec<f64> = known.map(|record| record.followed / record.times).collect();
+        let mut rates: Vec<f64> = self.0.values().filter_map(Habit::rate).collect();
         let middle = rates.len() / 2;
         if rates.is_empty() { 0.0 } else { *rates.select_nth_unstable_by(middle, f64::total_cmp).1 }
-    }
-}
-
-impl Record {
-    fn note(&mut self, follows: bool) {
-        self.times = self.times * FADE + 1.0;
-        self.followed = self.followed * FADE + f64::from(u8::from(follows));
-    }
-
-    /// Whether it follows more often than chance explains where `ordinary` is what others do.
-    fn is_habit(&self, ordinary: f64) -> bool {
-        self.times >= FEWEST_TIMES && self.at_least() > ordinary + HABIT_ABOVE_MEDIAN
-    }
-
-    /// The lower end of Wilson's interval.
-    fn at_least(&self) -> f64 {
-        let (n, z) = (self.times, DEVIATIONS);
-        let rate = self.followed / n;
-        let centre = rate + z * z / (2.0 * n);
-        let width = z * (rate * (1.0 - rate) / n + z * z / (4.0 * n * n)).max(0.0).sqrt();
-        (centre - width) / (1.0 + z * z / n)
     }
 }
 
@@ -199,13 +168,5 @@ mod tests {
                 (0..5).map(|at| Said { hotkey: key(at), text: &same, arrived: ((at + number) % 5) as f64 }).collect();
             assert_eq!(followers.judge(&step), [true; 5], "step {number}");
         }
-    }
-
-    #[test]
-    fn wilsons_lower_end() {
-        // 8 of 10 at two deviations: (0.8 + 0.2 − 2·√(0.016 + 0.01)) / 1.4.
-        let record = Record { times: 10.0, followed: 8.0 };
-        assert!((record.at_least() - 0.483_935).abs() < 1e-5, "{}", record.at_least());
-        assert_eq!(Record { times: 9.0, followed: 0.0 }.at_least(), 0.0);
     }
 }

@@ -41,7 +41,9 @@ pub mod firewall;
 pub mod fold;
 pub mod followers;
 pub mod function;
+pub mod habit;
 pub mod history;
+pub mod kin;
 mod metrics;
 #[cfg(test)]
 mod neighbours;

@@ -50,7 +50,13 @@ pub fn record(answered: &[bool], raw: RawScores) -> StepRecord {
         base_text: String::new(),
         asked: answered
             .iter()
-            .map(|_| Asked { uid: Uid(0), hotkey: Hotkey([0; 32]), propensity: 1.0, uniform_propensity: None })
+            .map(|_| Asked {
+                uid: Uid(0),
+                hotkey: Hotkey([0; 32]),
+                propensity: 1.0,
+                uniform_propensity: None,
+                origin: Default::default(),
+            })
             .collect(),
         completions: answered.iter().map(|&answered| completion("text", answered)).collect(),
         scoring: Scoring::Scored(raw),

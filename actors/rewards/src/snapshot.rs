@@ -10,6 +10,7 @@ use crate::{
     fold::{Rules, State},
     followers::Followers,
     history::History,
+    kin::Kin,
     network::Past,
     normaliser::Normaliser,
     normalisers::Normalisers,
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// Raised when the format changes, or what a fold makes of a record: an older snapshot is then folded anew.
-pub const SNAPSHOT_VERSION: u16 = 2;
+pub const SNAPSHOT_VERSION: u16 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -32,8 +33,7 @@ struct Head {
     history_model: String,
     phrases: Phrases,
     followers: Followers,
-    /// None in snapshots of earlier versions.
-    #[serde(default)]
+    kin: Kin,
     judges: Past,
     history_width: usize,
     history_rows: usize,
@@ -54,6 +54,7 @@ pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
         phrases: state.phrases.clone(),
         followers: state.followers.clone(),
         judges: state.judges.clone(),
+        kin: state.kin.clone(),
         history_width: state.history.width(),
         history_rows: state.history.len(),
     };
@@ -81,6 +82,7 @@ pub fn decode(snapshot: &Snapshot, rules: &Rules) -> Result<State, SnapshotError
         phrases: head.phrases,
         followers: head.followers,
         judges: head.judges,
+        kin: head.kin,
         digests: head.digests,
     })
 }

@@ -89,7 +89,13 @@ pub fn step(number: u64, block: u64, asked: &[(Hotkey, Option<f32>)]) -> (Arc<St
         base_text: String::new(),
         asked: asked
             .iter()
-            .map(|(hotkey, _)| Asked { uid: Uid(0), hotkey: *hotkey, propensity: 0.5, uniform_propensity: None })
+            .map(|(hotkey, _)| Asked {
+                uid: Uid(0),
+                hotkey: *hotkey,
+                propensity: 0.5,
+                uniform_propensity: None,
+                origin: Default::default(),
+            })
             .collect(),
         completions: asked.iter().enumerate().map(completion).collect(),
         scoring: Scoring::Scored(RawScores::default()),

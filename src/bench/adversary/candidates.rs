@@ -65,7 +65,7 @@ pub async fn measure(
         let scorer = Scorer::new(&scored.rewards, pool.inference.clone(), pool.clock.clone())?;
         let sheets = score_all(pool.prompts, pool.said, &scorer).await?;
         let judging = judged.then(|| Judging::new(&promoted, pool.inference.clone())).transpose()?;
-        let board = Board { prompts: pool.prompts, sheets: &sheets, config: &promoted, judging };
+        let board = Board { prompts: pool.prompts, sheets: &sheets, config: &promoted, judging, brief: &[] };
         let matches: Vec<Match<'_>> = attacks.iter().map(|attack| Match { board: &board, attack: *attack }).collect();
         let outcomes = play_all(&matches, pool.setting, pool.seed);
         candidates.insert(name.clone(), attacked(attacks, &outcomes));

@@ -18,7 +18,7 @@ pub struct Defence {
 }
 
 /// All of them, in the order of the second table.
-pub const ALL: [Defence; 6] = [
+pub const ALL: [Defence; 7] = [
     Defence {
         switch: "rewards.defences.robust_normaliser",
         idea: "median of the step and median absolute deviation of what filters pass (Huber 1964, Hampel 1974)",
@@ -48,6 +48,12 @@ pub const ALL: [Defence; 6] = [
         idea: "a record of who says again what others said before (Broder 1997; Wilson 1927)",
         against: &["disguised copycat", "paraphrase ring", "sybil split"],
         turn_off: |config| config.rewards.defences.followers = false,
+    },
+    Defence {
+        switch: "rewards.defences.kin",
+        idea: "diminishing returns for hotkeys of one coldkey or /24 that cannot be told apart (Broder 1997; Wilson 1927)",
+        against: &["paraphrase ring", "sybil split", "boilerplate"],
+        turn_off: |config| config.rewards.defences.kin = false,
     },
     Defence {
         switch: "weights.rest_half_life_turns",

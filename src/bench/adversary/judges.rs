@@ -38,7 +38,8 @@ use super::{
     Match,
     play::{Attack, Board, Setting},
     play_all,
-    pool::{Prompt, Said, Sheet, TIERS, answered, identity},
+    pool::{Prompt, Said, Sheet, TIERS, answered},
+    population::identity,
 };
 use crate::{
     config::Config,
@@ -139,7 +140,7 @@ pub fn play(
     for (config, (collude, verdict)) in configs.iter().flat_map(|config| ways.map(|way| (config, way))) {
         let judging = Judging { said: Arc::clone(&honest.said), ..Judging::new(config, inference.clone())? };
         let judging = Some(Judging { collude, verdict, ..judging });
-        boards.push(Board { prompts, sheets, config, judging });
+        boards.push(Board { prompts, sheets, config, judging, brief: &[] });
     }
     let attack = |share: &f64| Attack { strategy: &PoorWork, said: &said, share: *share };
     let matches: Vec<Match<'_>> = boards

@@ -22,7 +22,8 @@ use serde::Serialize;
 
 use super::{
     judges::{Judging, Jury},
-    pool::{Prompt, Said, Sheet, TIERS, answered, earlier, identity, silent},
+    pool::{Prompt, Said, Sheet, TIERS, answered, earlier, silent},
+    population::{identity, is_brief, origin},
     strategy::{About, Haste, Moment, Presence, Strategy},
 };
 use crate::config::Config;
@@ -47,7 +48,7 @@ const LATE_SECONDS: std::ops::Range<f64> = 4.2..6.0;
 /// The deadline, for those that never answer.
 const DEADLINE_SECONDS: f64 = 12.0;
 /// Filters that leave less of a reward than this have zeroed it.
-const ZEROED: f32 = 0.1;
+pub const ZEROED: f32 = 0.1;
 /// The capture ratio at which attackers count as found out.
 const FOUND_OUT: f64 = 0.5;
 
@@ -61,6 +62,16 @@ pub struct Board<'a> {
     pub config: &'a Config,
     /// How miners judge each other, where that counts.
     pub judging: Option<Judging>,
+    /// By prompt, what brief miners say ([`is_brief`]) where the others say more; empty where nobody is brief.
+    pub brief: &'a [Option<Arc<str>>],
+}
+
+/// Every step of a game, and the weights at its end.
+pub struct Recorded {
+    /// The steps, in order.
+    pub steps: Vec<(StepRecord, Arc<StepOutcome>)>,
+    /// By uid, adding up to 1.
+    pub weights: Vec<f64>,
 }
 
 /// Who attacks.
@@ -121,43 +132,60 @@ struct Played {
 /// Never; weights that cannot be weights count as none.
 #[must_use]
 pub fn play(board: &Board<'_>, attack: Attack<'_>, setting: Setting, seed: Seed) -> Outcome {
-    let attackers = (setting.uids as f64 * attack.share).round() as usize;
-    let mut game = Game {
-        board,
-        attack,
-        setting,
-        attackers,
-        jury: board.judging.as_ref().map(|judging| judging.jury(setting, attackers, seed)),
-        seed,
-        rules: Rules::new(&board.config.rewards),
-        diversity: {
-            let rewards = &board.config.rewards;
-            Diversity::new(&rewards.diversity, rewards.compat, rewards.defences)
-        },
-        state: State::default(),
-        scores: Scores::default(),
-        honest_texts: 0,
-        honest_zeroed: 0,
-        last_above: None,
-    };
+    let mut game = Game::new(board, attack, setting, seed);
     for step in 0..setting.steps {
         game.step(step);
     }
     game.outcome()
 }
 
+// === impl Recorded ===
+
+impl Recorded {
+    /// Plays, and keeps everything.
+    #[must_use]
+    pub fn play(board: &Board<'_>, attack: Attack<'_>, setting: Setting, seed: Seed) -> Self {
+        let mut game = Game::new(board, attack, setting, seed);
+        let steps = (0..setting.steps).map(|step| game.step(step)).collect();
+        Self { steps, weights: game.weights() }
+    }
+}
+
 // === impl Game ===
 
-impl Game<'_> {
-    fn step(&mut self, step: usize) {
+impl<'a> Game<'a> {
+    fn new(board: &'a Board<'a>, attack: Attack<'a>, setting: Setting, seed: Seed) -> Self {
+        let attackers = (setting.uids as f64 * attack.share).round() as usize;
+        Self {
+            board,
+            attack,
+            setting,
+            attackers,
+            jury: board.judging.as_ref().map(|judging| judging.jury(setting, attackers, seed)),
+            seed,
+            rules: Rules::new(&board.config.rewards),
+            diversity: {
+                let rewards = &board.config.rewards;
+                Diversity::new(&rewards.diversity, rewards.compat, rewards.defences)
+            },
+            state: State::default(),
+            scores: Scores::default(),
+            honest_texts: 0,
+            honest_zeroed: 0,
+            last_above: None,
+        }
+    }
+
+    /// Plays a step.
+    fn step(&mut self, step: usize) -> (StepRecord, Arc<StepOutcome>) {
         let prompt = step % self.board.prompts.len();
         let played = self.played(step, prompt);
         let mut raw = self.raw(prompt, &played);
+        let completions: Vec<Completion> = played.into_iter().map(|played| played.completion).collect();
         if let Some(jury) = &self.jury {
-            let completions: Vec<Completion> = played.iter().map(|played| played.completion.clone()).collect();
             jury.judge(step, &self.board.prompts[prompt], &completions, &mut raw);
         }
-        let record = record(step, &self.board.prompts[prompt], &played, raw);
+        let record = record(step, &self.board.prompts[prompt], completions, raw, |place| self.is_attacker(place));
         let sequence = Sequence(step as u64 + 1);
         let outcome = self.state.fold(&self.rules, sequence, &record);
         self.scores.fold(sequence, &record, &outcome, FoldRules::from(&self.board.config.weights));
@@ -165,6 +193,7 @@ impl Game<'_> {
         if self.attackers > 0 && self.capture(&self.weights()) > FOUND_OUT {
             self.last_above = Some(step);
         }
+        (record, outcome)
     }
 
     /// Who is asked, and what they say.
@@ -190,7 +219,10 @@ impl Game<'_> {
         for (uid, part) in present {
             let here = Some((prompt, round));
             let (text, about, seconds) = match part {
-                None => (Some(author(self.tier(uid))), here, HONEST_SECONDS),
+                None => {
+                    let brief = self.board.brief.get(prompt).and_then(Option::as_ref).filter(|_| is_brief(uid));
+                    (Some(brief.unwrap_or_else(|| author(self.tier(uid)))), here, HONEST_SECONDS)
+                }
                 Some(Presence::Works) => (Some(author(0)), here, HONEST_SECONDS),
                 Some(Presence::Hangs | Presence::Away) => (None, here, HONEST_SECONDS),
                 Some(Presence::Answers) => {
@@ -356,10 +388,19 @@ fn admitted(filters: &[Column], at: usize) -> bool {
     filters.iter().any(|column| column.values[at].is_some())
 }
 
-fn record(step: usize, prompt: &Prompt, played: &[Played], raw: RawScores) -> StepRecord {
-    let asked = |played: &Played| {
-        let (uid, hotkey) = identity(usize::from(played.completion.uid.0));
-        Asked { uid, hotkey, propensity: 1.0, uniform_propensity: None }
+/// A step of the benchmark as the ledger has it.
+pub(super) fn record(
+    step: usize,
+    prompt: &Prompt,
+    completions: Vec<Completion>,
+    raw: RawScores,
+    is_attacker: impl Fn(usize) -> bool,
+) -> StepRecord {
+    let asked = |completion: &Completion| {
+        let place = usize::from(completion.uid.0);
+        let (uid, hotkey) = identity(place);
+        let origin = origin(place, is_attacker(place));
+        Asked { uid, hotkey, propensity: 1.0, uniform_propensity: None, origin }
     };
     StepRecord {
         version: STEP_RECORD_VERSION,
@@ -374,8 +415,8 @@ fn record(step: usize, prompt: &Prompt, played: &[Played], raw: RawScores) -> St
         prompt: prompt.prompt.to_string(),
         embedding: None,
         base_text: prompt.base_text.to_string(),
-        asked: played.iter().map(asked).collect(),
-        completions: played.iter().map(|played| played.completion.clone()).collect(),
+        asked: completions.iter().map(asked).collect(),
+        completions,
         scoring: Scoring::Scored(raw),
         digests: BTreeMap::new(),
     }
@@ -384,3 +425,6 @@ fn record(step: usize, prompt: &Prompt, played: &[Played], raw: RawScores) -> St
 fn some(values: &[f64]) -> Vec<Option<f64>> {
     values.iter().copied().map(Some).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,15 +3,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, ensure};
-use openvalidators_messages::{
-    Completion, ForwardId, Hotkey, QueryOutcome, RawScores, StepId, StepName, Uid, rewards::Score,
-};
+use openvalidators_messages::{Completion, ForwardId, QueryOutcome, RawScores, StepId, StepName, rewards::Score};
 use openvalidators_prompts::{Embedded, Script, Source, TemplatePaths};
 use openvalidators_rewards::{score::Scorer, step::Step};
 use openvalidators_runtime::Seed;
 
 use super::{
     lab::Lab,
+    population::identity,
     strategy::{About, Haste, Strategy, View},
 };
 use crate::localnet::{Tier, answers::Author};
@@ -28,12 +27,13 @@ pub const KINDS: usize = 3;
 /// Good completions that are for sale.
 const OVERHEARD: usize = 6;
 
-/// Room for quotes in a prompt: the defaults of `[prompts]`.
-const QUOTE_LIMIT_BYTES: usize = 1_500;
-const QUOTED_TOTAL_BYTES: usize = 5_000;
+/// Room for a quote in a prompt, and for all: the defaults of `[prompts]`.
+pub const QUOTE_LIMIT_BYTES: usize = 1_500;
+/// See [`QUOTE_LIMIT_BYTES`].
+pub const QUOTED_TOTAL_BYTES: usize = 5_000;
 
 /// Sentences asked of a summary.
-const SENTENCES: u8 = 5;
+pub const SENTENCES: u8 = 5;
 
 /// One prompt and what honest miners say to it.
 pub struct Prompt {
@@ -132,7 +132,13 @@ impl Prompt {
             let texts = (0..authors).map(|index| author(TIERS[tier], tier * AUTHORS + index).complete(prompt));
             texts.map(Arc::from).collect()
         });
-        Self { name, prompt: prompt.into(), base_text: base_text.into(), honest }
+        Self { honest, ..Self::bare(name, prompt, base_text) }
+    }
+
+    /// One that no miner of the pool answers.
+    #[must_use]
+    pub fn bare(name: StepName, prompt: &str, base_text: &str) -> Self {
+        Self { name, prompt: prompt.into(), base_text: base_text.into(), honest: Default::default() }
     }
 }
 
@@ -186,13 +192,4 @@ pub fn answered(uid: usize, text: &str, elapsed_seconds: f64) -> Completion {
 pub fn silent(uid: usize, elapsed_seconds: f64) -> Completion {
     let completion = answered(uid, "", elapsed_seconds);
     Completion { outcome: QueryOutcome::TimedOut, status_code: 408, ..completion }
-}
-
-/// The uid and hotkey of a miner of the benchmark.
-#[must_use]
-pub fn identity(place: usize) -> (Uid, Hotkey) {
-    let uid = u16::try_from(place).unwrap_or(u16::MAX);
-    let mut hotkey = [0; 32];
-    hotkey[..2].copy_from_slice(&uid.to_be_bytes());
-    (Uid(uid), Hotkey(hotkey))
 }

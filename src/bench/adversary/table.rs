@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use anyhow::Context;
 
-use super::{Game, Report, candidates, defences::Ablation, judges::Captured, play::Outcome};
+use super::{Game, Report, candidates, defences::Ablation, expense, honest, judges::Captured, play::Outcome};
 
 /// What the table promises of each column.
 const LEGEND: &str = "\
@@ -50,7 +50,8 @@ struct Row<'a> {
 #[must_use]
 pub fn whole(report: &Report) -> String {
     let candidates = candidates::section(report.candidates.as_ref());
-    format!("{}\n{}\n{candidates}{}", text(report), ablations(report), missed(report).join("\n"))
+    let (games, costs) = (text(report), costs(report));
+    format!("{games}\n{}\n{costs}\n{candidates}{}", ablations(report), missed(report).join("\n"))
 }
 
 /// The table as text.
@@ -127,6 +128,18 @@ pub fn ablations(report: &Report) -> String {
     text
 }
 
+/// What the defences take from honest miners and what they cost, as far as it was measured: chapters of the page.
+fn costs(report: &Report) -> String {
+    let mut text = String::new();
+    if let Some(honest) = &report.honest {
+        let _ = writeln!(text, "## What the defences take from honest miners\n\n{}", honest::text(honest));
+    }
+    if let Some(expense) = &report.expense {
+        let _ = writeln!(text, "## What the defences cost\n\n{}", expense::text(expense));
+    }
+    text
+}
+
 /// What the project aims at and does not reach, one line each.
 #[must_use]
 pub fn missed(report: &Report) -> Vec<String> {
@@ -158,6 +171,8 @@ pub fn missed(report: &Report) -> Vec<String> {
         let (share, rank) = (100.0 * share, two(ours.rank_correlation));
         missed.push(format!("{strategy} at {share:.0} %: the rank correlation is {rank}; the aim is {AIM_RANK}"));
     }
+    missed.extend(report.honest.iter().flat_map(honest::missed));
+    missed.extend(report.expense.iter().filter_map(expense::missed));
     missed
 }
 
@@ -175,6 +190,7 @@ pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
          rules of openvalidators 1.2.0 → under ours.\n\n{}\n{LEGEND}\n\n\
          ![Capture ratio of each strategy](adversary.svg)\n\n\
          ## What each defence buys\n\n{ABLATION_LEGEND}\n\n{}\n\
+         {}\
          ## Colluding judges\n\n{}\n{COLLUSION_LEGEND}\n\n{}\
          ## What is missed\n\n{MISSED_LEGEND}\n\n{missed}",
         report.command,
@@ -186,6 +202,7 @@ pub fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
         report.seed,
         text(report),
         ablations(report),
+        costs(report),
         collusion(report),
         candidates::section(report.candidates.as_ref()),
     );

@@ -45,7 +45,13 @@ pub(crate) fn record(forward: u64, index: u8, texts: u16, bytes: usize) -> StepR
         embedding: None,
         base_text: "A context.".into(),
         asked: (0..texts)
-            .map(|uid| Asked { uid: Uid(uid), hotkey: hotkey(uid), propensity: 0.1, uniform_propensity: None })
+            .map(|uid| Asked {
+                uid: Uid(uid),
+                hotkey: hotkey(uid),
+                propensity: 0.1,
+                uniform_propensity: None,
+                origin: Default::default(),
+            })
             .collect(),
         completions: (0..texts)
             .map(|uid| Completion {
@@ -502,7 +508,13 @@ fn step_record() -> impl Strategy<Value = StepRecord> {
                 base_text,
                 asked: completions
                     .iter()
-                    .map(|c| Asked { uid: c.uid, hotkey: c.hotkey, propensity, uniform_propensity: None })
+                    .map(|c| Asked {
+                        uid: c.uid,
+                        hotkey: c.hotkey,
+                        propensity,
+                        uniform_propensity: None,
+                        origin: Default::default(),
+                    })
                     .collect(),
                 completions,
                 scoring,

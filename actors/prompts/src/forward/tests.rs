@@ -1,13 +1,13 @@
 use std::collections::HashSet;
 
-use openvalidators_messages::QueryOutcome;
+use openvalidators_messages::{Block, Hotkey, Neuron, QueryOutcome};
 use openvalidators_runtime::{Inbox, Seed};
 use prometheus::Registry;
 
 use super::*;
 use crate::{
     Config,
-    stage::{BLOCK, Cast, Stage, UNIX, completion, embedding, outcome, text},
+    stage::{BLOCK, Cast, Stage, UNIX, completion, embedding, outcome, routed, text},
 };
 
 const FORWARD: ForwardId = ForwardId(5);
@@ -59,6 +59,37 @@ async fn a_forward_is_nine_steps_each_about_the_one_before() {
     assert_eq!(record.embedding, Some(embedding()), "what the router read is part of the record");
     assert_eq!(&*stage.route.messages()[4].prompt, record.prompt);
     assert_eq!(stage.metric(r#"openvalidators_forward_steps_total{result="best",step="answer"}"#), 4.0);
+}
+
+/// Rewards go by it, so it is part of the record: as it was when the miner was asked.
+#[actix::test]
+async fn a_record_tells_where_the_miners_asked_came_from() {
+    let mut metagraph = Metagraph::clone(&Stage::new(Cast::default()).lanes(&Config::default()).metagraph.borrow());
+    let held_by = |uid: u16, hotkey: u8| Neuron {
+        uid: Uid(uid),
+        hotkey: Hotkey([hotkey; 32]),
+        coldkey: Some(Hotkey([9; 32])),
+        axon: None,
+        stake: 0.0,
+        validator_permit: false,
+        active: true,
+        last_update: Block(0),
+        registered_at: Block(0),
+        incentive: 0.0,
+        consensus: 0.0,
+        dividends: 0.0,
+        validator_trust: 0.0,
+        emission: 0,
+    };
+    metagraph.neurons = vec![held_by(0, 0), held_by(1, 77)];
+    let mut miners = routed(3, &[]);
+    miners.iter_mut().for_each(|miner| miner.axon.address = ([203, 0, 113, 7], 8091).into());
+    let network = [203, 0, 113, 0].into();
+    let origins: Vec<Origin> = asked(&miners, &metagraph).iter().map(|asked| asked.origin).collect();
+    let nobody_knows = Origin { coldkey: None, network: Some(network) };
+    assert_eq!(origins[0], Origin { coldkey: Some(Hotkey([9; 32])), network: Some(network) });
+    assert_eq!(origins[1], nobody_knows, "another holds the place by now");
+    assert_eq!(origins[2], nobody_knows, "the place is not there");
 }
 
 #[actix::test]

@@ -16,12 +16,20 @@ pub struct Defences {
     pub overused_phrases: bool,
     /// Who says again and again what somebody said before earns less: [`crate::followers`].
     pub followers: bool,
+    /// Hotkeys of one coldkey or network that cannot be told apart share what fewer would earn: [`crate::kin`].
+    pub kin: bool,
 }
 
 impl Defences {
     /// All of them.
-    pub const ALL: Self =
-        Self { robust_normaliser: true, fold_lookalikes: true, echo: true, overused_phrases: true, followers: true };
+    pub const ALL: Self = Self {
+        robust_normaliser: true,
+        fold_lookalikes: true,
+        echo: true,
+        overused_phrases: true,
+        followers: true,
+        kin: true,
+    };
 
     /// None: openvalidators 1.2.0.
     pub const NONE: Self = Self {
@@ -30,6 +38,7 @@ impl Defences {
         echo: false,
         overused_phrases: false,
         followers: false,
+        kin: false,
     };
 }
 
