@@ -45,7 +45,7 @@ struct Head {
 /// When the head cannot be written as JSON.
 pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
     let head = Head {
-        latest: state.latest.clone(),
+        latest: state.latest.as_deref().map(unmeasured).map(Arc::new),
         normalisers: state.normalisers.running.clone(),
         robust: state.normalisers.robust.clone(),
         shadow_normalisers: state.shadow_normalisers.clone(),
@@ -60,6 +60,15 @@ pub fn encode(state: &State) -> Result<Snapshot, serde_json::Error> {
     };
     let bytes = openvalidators_recovery::encode(&head, state.history.runs().into_iter().flatten())?;
     Ok(Snapshot { sequence: state.sequence, version: SNAPSHOT_VERSION, state: bytes })
+}
+
+/// Without the time that candidates took: whoever folds the same steps again keeps the same state, to the bit.
+fn unmeasured(outcome: &StepOutcome) -> StepOutcome {
+    let mut outcome = outcome.clone();
+    if let StepOutcome::Scored(scored) = &mut outcome {
+        scored.shadows.iter_mut().for_each(|standing| standing.seconds = None);
+    }
+    outcome
 }
 
 /// Reads a state back; a history longer than the rules allow loses its oldest rows.
