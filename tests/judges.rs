@@ -27,6 +27,15 @@ const JUDGES: [&str; 4] = [
     "rewards.network.timeout_seconds=5.0",
 ];
 
+/// As `bench adversary --candidates` writes it.
+const BENCHMARK: &str = r#"{
+  "version": 1, "settings": "of another validator", "share": 0.15,
+  "in_force": { "capture": {}, "rank_correlation": 0.9, "honest_zeroed": 0.0 },
+  "candidates": {
+    "network_reward_model": { "capture": { RATIOS }, "rank_correlation": 0.5, "honest_zeroed": 0.0 }
+  }
+}"#;
+
 #[test]
 fn miners_judge_each_other_as_a_shadow_and_rewards_stay_as_they_are() {
     let state = tempfile::tempdir().unwrap();
@@ -53,7 +62,12 @@ fn miners_judge_each_other_as_a_shadow_and_rewards_stay_as_they_are() {
     assert!(metrics.contains("openvalidators_rewards_judge_bias{hotkey="), "{metrics}");
 
     // The next life knows its judges before anybody judges again.
-    let mut program = Program::start(state.path(), &[&["--steps", "4"][..], &with].concat());
+    let played = BENCHMARK.replace("RATIOS", r#""hang and drip": 0.0, "exact copycat": 0.75"#);
+    let benchmark = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(benchmark.path(), played).unwrap();
+    let benchmark = benchmark.path().to_str().unwrap();
+    let shown = format!("rewards.shadow_benchmark={benchmark:?}");
+    let mut program = Program::start(state.path(), &[&["--steps", "4", "--set", &shown][..], &with].concat());
     let address = program.metrics_address();
     program.until("step");
     let (_, remembered) = get(&address, "/metrics");
@@ -66,19 +80,25 @@ fn miners_judge_each_other_as_a_shadow_and_rewards_stay_as_they_are() {
 {remembered}"
     );
 
+    let ratio = r#"shadow_capture_ratio{shadow="network_reward_model",strategy="exact copycat"} 0.75"#;
+    assert!(remembered.contains(ratio), "{remembered}");
+
     let state = state.path().to_str().unwrap();
     // Played again from the records: the same, with the settings of then.
     let replayed = output(&[&["replay", "--state-dir", state][..], &with].concat());
     assert!(replayed.status.success(), "{}", stderr(&replayed));
 
     let promoted = "rewards.weights={dpo_reward_model=0.0,network_reward_model=1.0}";
-    let compared = output(&["what-if", "--from", state, "--json", "--with", promoted]);
+    let compared = output(&["what-if", "--from", state, "--json", "--with", promoted, "--set", &shown]);
     assert!(compared.status.success(), "{}", stderr(&compared));
     let told: Value = serde_json::from_slice(&compared.stdout).unwrap();
     let shadow = &told["shadows"][0];
     assert_eq!((&shadow["name"], &shadow["steps"]), (&"network_reward_model".into(), &13.into()), "{told}");
 
-    let figures = output(&["analyze", "--from", state, "--figure", "shadows", "--tables"]);
+    assert_eq!(shadow["capture"], 0.75, "{told}");
+
+    let figures = output(&["analyze", "--from", state, "--figure", "shadows", "--tables", "--benchmark", benchmark]);
     let said = String::from_utf8(figures.stdout).unwrap();
+    assert!(said.contains("worst capture") && said.contains("0.75"), "{said}");
     assert!(said.contains("network_reward_model") && said.contains("rank_normaliser"), "{said}");
 }
