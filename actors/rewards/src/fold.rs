@@ -185,6 +185,16 @@ impl State {
         outcome
     }
 
+    /// What counts: without what candidates remember, and what was said of them.
+    #[must_use]
+    pub fn without_candidates(&self) -> Self {
+        let mut counting = Self { shadow_normalisers: BTreeMap::new(), ..self.clone() };
+        if let Some(StepOutcome::Scored(scored)) = counting.latest.as_mut().map(Arc::make_mut) {
+            scored.shadows.clear();
+        }
+        counting
+    }
+
     /// The numbers of a step, or why it has none; in that case nothing changes.
     fn settle(&mut self, rules: &Rules, record: &StepRecord, clock: Option<&dyn Clock>) -> Result<Scored, String> {
         let raw = match &record.scoring {

@@ -26,8 +26,6 @@ struct Head {
     latest: Option<Arc<StepOutcome>>,
     normalisers: BTreeMap<String, Normaliser>,
     robust: BTreeMap<String, Robust>,
-    /// None in snapshots of earlier versions.
-    #[serde(default)]
     shadow_normalisers: BTreeMap<String, Normalisers>,
     digests: BTreeMap<String, String>,
     history_model: String,
