@@ -7,7 +7,7 @@ use std::{
 };
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
-use openvalidators_gating::interests::{Interest, Interests, NAMED, OTHER_TOPICS};
+use openvalidators_gating::interests::{Interest, Interests, NAMED, OTHER_TOPICS, is_beyond_chance};
 use openvalidators_messages::{
     Hotkey, Metagraph, Scoring, StepOutcome, Uid,
     ledger::StoredStep,
@@ -27,7 +27,7 @@ const TOP_MINERS: usize = 3;
 const TOPICS_SHOWN: usize = 12;
 
 /// What the columns of the summary say.
-const SUMMARY_LEGEND: &str = "sought out for: in this run, and how many times as often as if all were asked alike; score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
+const SUMMARY_LEGEND: &str = "sought out for: in this run, and how many times as often as if all were asked alike, where chance does not explain it; score: moving average of rewards; weight: as last set on the chain, 65535 is the most; \
                               incentive: share of the miners' emission";
 
 /// How to print.
@@ -291,8 +291,8 @@ pub fn topic_lines(
 pub fn print_summary(style: Style, standings: &[Standing], topics: &[TopicLine]) {
     match style {
         Style::Text => {
-            if topics.iter().any(|line| line.topic != OTHER_TOPICS) {
-                print_text(&topic_table(topics).to_string());
+            if let Some(table) = topic_table(topics) {
+                print_text(&table.to_string());
             }
             print_text(&format!("{}\n{SUMMARY_LEGEND}", summary_table(standings)));
         }
@@ -303,7 +303,8 @@ pub fn print_summary(style: Style, standings: &[Standing], topics: &[TopicLine])
     }
 }
 
-fn topic_table(topics: &[TopicLine]) -> Table {
+/// Only what chance does not explain; `None` where that is nothing, or the source names no topics.
+fn topic_table(topics: &[TopicLine]) -> Option<Table> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["about", "questions", "asked most, and how many times as often as if all were asked alike"]);
@@ -312,13 +313,16 @@ fn topic_table(topics: &[TopicLine]) -> Table {
             let kind = kind.as_ref().map_or_else(String::new, |kind| format!("  {kind}"));
             format!("{ratio:>4.1} ×  uid {uid}{kind}")
         };
-        let named: Vec<String> = sought_out.iter().map(named).collect();
-        table.add_row([topic.clone(), questions.to_string(), named.join("\n")]);
+        let beyond_chance = sought_out.iter().filter(|found| is_beyond_chance(found.asked, found.ratio));
+        let named: Vec<String> = beyond_chance.map(named).collect();
+        if !named.is_empty() {
+            table.add_row([topic.clone(), questions.to_string(), named.join("\n")]);
+        }
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    (!table.is_empty() && topics.iter().any(|line| line.topic != OTHER_TOPICS)).then_some(table)
 }
 
 fn summary_table(standings: &[Standing]) -> Table {
@@ -335,6 +339,7 @@ fn summary_table(standings: &[Standing]) -> Table {
             standing
                 .sought_for
                 .as_ref()
+                .filter(|found| is_beyond_chance(found.asked, found.ratio))
                 .map_or_else(String::new, |found| format!("{} ({:.1} ×)", found.topic, found.ratio)),
             format!("{:.4}", standing.score),
             standing.weight.map_or_else(|| "not set".to_owned(), |weight| weight.to_string()),
@@ -362,15 +367,19 @@ mod tests {
     #[test]
     fn the_table_of_topics_names_who_is_sought_out() {
         let sought_out = vec![
-            SoughtOut { uid: Uid(7), kind: Some("specialist: earth-and-climate".into()), asked: 9, ratio: 3.26 },
-            SoughtOut { uid: Uid(9), kind: None, asked: 3, ratio: 1.0 },
+            SoughtOut { uid: Uid(7), kind: Some("specialist: earth-and-climate".into()), asked: 12, ratio: 3.26 },
+            SoughtOut { uid: Uid(9), kind: None, asked: 12, ratio: 3.14 },
+            SoughtOut { uid: Uid(8), kind: None, asked: 6, ratio: 1.8 },
         ];
         let line = TopicLine { topic: "earth-and-climate".into(), questions: 40, sought_out };
-        let table = topic_table(&[line]).to_string();
-        for expected in ["about", "questions", "40", " 3.3 ×  uid 7  specialist: earth-and-climate", " 1.0 ×  uid 9"]
+        let table = topic_table(std::slice::from_ref(&line)).unwrap().to_string();
+        for expected in ["about", "questions", "40", " 3.3 ×  uid 7  specialist: earth-and-climate", " 3.1 ×  uid 9"]
         {
             assert!(table.contains(expected), "{table}");
         }
+        assert!(!table.contains("uid 8"), "what chance explains is not told: {table}");
+        let chance = TopicLine { sought_out: line.sought_out[2..].to_vec(), ..line };
+        assert!(topic_table(&[chance]).is_none());
     }
 
     #[test]
@@ -380,7 +389,7 @@ mod tests {
             kind: Some("honest (good)".into()),
             asked: 4,
             answered: 4,
-            sought_for: Some(Preference { topic: "earth-and-climate".into(), asked: 3, ratio: 2.54 }),
+            sought_for: Some(Preference { topic: "earth-and-climate".into(), asked: 23, ratio: 2.54 }),
             score: 0.25,
             weight: None,
             incentive: 0.0,

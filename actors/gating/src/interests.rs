@@ -14,6 +14,10 @@ pub const OTHER_TOPICS: &str = "other";
 /// Questions a miner, or a topic, must have had before anything is said of it: one alone is always all.
 pub const FEWEST_QUESTIONS: u64 = 5;
 
+/// Standard deviations (of a Poisson count) beyond what uniform routing would ask, from which on chance hardly explains it: of
+/// the hundreds of pairs of a miner and a topic, less than one.
+const BEYOND_CHANCE: f64 = 3.0;
+
 /// Miners named for each topic, in metrics and in the summary of a run.
 pub const NAMED: usize = 3;
 
@@ -36,6 +40,13 @@ pub struct Interest {
     pub asked: u64,
     /// These, by what they would be were everyone available asked alike: 1 is no preference. Too small for who came late.
     pub ratio: f64,
+}
+
+/// Whether so many questions, `ratio` times as many as if all were asked alike, are more than chance explains.
+#[must_use]
+pub fn is_beyond_chance(asked: u64, ratio: f64) -> bool {
+    let alike = asked as f64 / ratio;
+    asked as f64 - alike > BEYOND_CHANCE * alike.sqrt()
 }
 
 // === impl Interests ===
@@ -134,6 +145,14 @@ mod tests {
         assert_eq!(named, [miner(0).hotkey, miner(1).hotkey]);
         interests.forget(&miner(1).hotkey);
         assert_eq!(interests.sought_out("history", 1, 10)[0].hotkey, miner(2).hotkey);
+    }
+
+    /// After the few steps of a trial, the tables of a run named those whom chance had favoured.
+    #[test]
+    fn a_few_questions_too_many_are_chance() {
+        assert!(!is_beyond_chance(6, 1.8), "six where 3.3 were due");
+        assert!(is_beyond_chance(13, 4.0) && is_beyond_chance(60, 1.8));
+        assert!(!is_beyond_chance(50, 1.0) && !is_beyond_chance(10, 0.3));
     }
 
     /// A topic that comes often is not what a miner is sought out for.

@@ -167,9 +167,14 @@ pub fn text(honest: &Honest) -> String {
 #[must_use]
 pub fn missed(honest: &Honest) -> Vec<String> {
     const AIM_TAKEN: f64 = 0.02;
-    let taken = honest.taken.iter().filter(|taken| taken.by_ours > AIM_TAKEN);
-    let taken = taken.map(|taken| {
-        format!("honest miners who {} lose {:.1} % of their weight; the aim is 2 %", taken.group, 100.0 * taken.by_ours)
+    let lost = |group: &str, part: f64, by: &str| {
+        let percent = 100.0 * part;
+        (part > AIM_TAKEN)
+            .then(|| format!("honest miners who {group} lose {percent:.1} % of their weight by {by}; the aim is 2 %"))
+    };
+    let taken = honest.taken.iter().flat_map(|taken| {
+        let by_ours = lost(taken.group, taken.by_ours, "the defences");
+        by_ours.or_else(|| lost(taken.group, taken.by_all, "the diversity filter, which 1.2.0 had too"))
     });
     taken.chain(prose::missed(&honest.prose)).collect()
 }
