@@ -368,7 +368,7 @@ mod tests {
     fn the_table_of_topics_names_who_is_sought_out() {
         let sought_out = vec![
             SoughtOut { uid: Uid(7), kind: Some("specialist: earth-and-climate".into()), asked: 12, ratio: 3.26 },
-            SoughtOut { uid: Uid(9), kind: None, asked: 12, ratio: 3.14 },
+            SoughtOut { uid: Uid(9), kind: None, asked: 12, ratio: 3.1 },
             SoughtOut { uid: Uid(8), kind: None, asked: 6, ratio: 1.8 },
         ];
         let line = TopicLine { topic: "earth-and-climate".into(), questions: 40, sought_out };

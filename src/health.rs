@@ -121,20 +121,10 @@ pub(crate) mod tests {
     /// Ours is the only neuron; its last weights are of block 100, epochs have 20 blocks.
     pub(crate) fn metagraph(last_epoch_block: u64) -> Arc<Metagraph> {
         let neuron = Neuron {
-            uid: Uid(0),
-            hotkey: OURS,
-            coldkey: None,
-            axon: None,
             stake: 1.0,
             validator_permit: true,
-            active: true,
             last_update: Block(100),
-            registered_at: Block(0),
-            incentive: 0.0,
-            consensus: 0.0,
-            dividends: 0.0,
-            validator_trust: 0.0,
-            emission: 0,
+            ..Neuron::newcomer(Uid(0), OURS, None)
         };
         let hyperparameters = Hyperparameters {
             tempo: 20,

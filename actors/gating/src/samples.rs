@@ -14,22 +14,11 @@ pub fn miner(uid: u16) -> Neuron {
     let [low, high] = uid.to_le_bytes();
     let mut hotkey = [low; 32];
     hotkey[0] = low.wrapping_add(high);
-    Neuron {
-        uid: Uid(uid),
-        hotkey: Hotkey(hotkey),
-        coldkey: None,
-        axon: Some(Axon { address: ([10, 0, 0, uid as u8], 8091).into(), protocol: 4, version: 1 }),
-        stake: 0.0,
-        validator_permit: false,
-        active: true,
-        last_update: Block(0),
-        registered_at: Block(0),
-        incentive: 0.0,
-        consensus: 0.0,
-        dividends: 0.0,
-        validator_trust: 0.0,
-        emission: 0,
-    }
+    Neuron::newcomer(
+        Uid(uid),
+        Hotkey(hotkey),
+        Some(Axon { address: ([10, 0, 0, uid as u8], 8091).into(), protocol: 4, version: 1 }),
+    )
 }
 
 pub fn metagraph(neurons: Vec<Neuron>) -> Metagraph {

@@ -60,6 +60,29 @@ pub struct Neuron {
     pub emission: u64,
 }
 
+impl Neuron {
+    /// Who has just come: without stake, permit, weights or earnings, since block 0, serving this axon.
+    #[must_use]
+    pub fn newcomer(uid: Uid, hotkey: Hotkey, axon: Option<Axon>) -> Self {
+        Self {
+            uid,
+            hotkey,
+            coldkey: None,
+            axon,
+            stake: 0.0,
+            validator_permit: false,
+            active: true,
+            last_update: Block(0),
+            registered_at: Block(0),
+            incentive: 0.0,
+            consensus: 0.0,
+            dividends: 0.0,
+            validator_trust: 0.0,
+            emission: 0,
+        }
+    }
+}
+
 /// An advertised endpoint. It is self-declared, hence hostile: `actors/dendrite` decides whether to talk to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Axon {

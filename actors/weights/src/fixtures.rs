@@ -26,20 +26,11 @@ pub const fn key(number: u8) -> Hotkey {
 /// We at uid 0 with a permit, miners that serve an axon with `key(uid)` after us; at `block` of epoch 10.
 pub fn metagraph(neurons: u8, block: u64) -> Metagraph {
     let neuron = |uid: u8| Neuron {
-        uid: Uid(uid.into()),
-        hotkey: key(uid),
-        coldkey: None,
-        axon: (uid > 0).then_some(AXON),
         stake: if uid == 0 { 10_000.0 } else { 0.0 },
         validator_permit: uid == 0,
-        active: true,
         last_update: Block(if uid == 0 { EPOCH_START - 180 } else { 5 }),
         registered_at: Block(5),
-        incentive: 0.0,
-        consensus: 0.0,
-        dividends: 0.0,
-        validator_trust: 0.0,
-        emission: 0,
+        ..Neuron::newcomer(Uid(uid.into()), key(uid), (uid > 0).then_some(AXON))
     };
     Metagraph {
         netuid: Netuid(1),

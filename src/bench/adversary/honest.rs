@@ -36,6 +36,9 @@ const PROSE_LEGEND: &str = "\
 The same of real prose: sentences of the 150 essays of the built-in corpus, as they stand there, in the place of summaries and \
 answers. The aim is at most 1 %.";
 
+/// A group of honest miners, and whether the one at a place is of it.
+type Group = (&'static str, fn(usize) -> bool);
+
 /// What honest miners lose.
 #[derive(Clone, Debug, Serialize)]
 pub struct Honest {
@@ -98,7 +101,7 @@ pub async fn measure(
         let nobody = Attack { strategy: strategies::ALL[0], said: &said[0], share: 0.0 };
         played.push(Recorded::play(&board, nobody, setting, seed));
     }
-    let groups: [(&str, fn(usize) -> bool); 3] = [
+    let groups: [Group; 3] = [
         ("share a coldkey", |place| common(place) == Common::Coldkey),
         ("share a /24", |place| common(place) == Common::Network),
         ("give the same short answer", is_brief),

@@ -294,22 +294,7 @@ fn metagraph(uids: usize) -> Metagraph {
     let axon = Axon { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), protocol: 4, version: 1 };
     let neuron = |place: usize| {
         let (uid, hotkey) = identity(place);
-        Neuron {
-            uid,
-            hotkey,
-            coldkey: None,
-            axon: Some(axon),
-            stake: 0.0,
-            validator_permit: false,
-            active: true,
-            last_update: Block(0),
-            registered_at: Block(0),
-            incentive: 0.0,
-            consensus: 0.0,
-            dividends: 0.0,
-            validator_trust: 0.0,
-            emission: 0,
-        }
+        Neuron::newcomer(uid, hotkey, Some(axon))
     };
     Metagraph {
         netuid: Netuid(1),

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use openvalidators_messages::{Block, Hotkey, Neuron, QueryOutcome};
+use openvalidators_messages::{Hotkey, Neuron, QueryOutcome};
 use openvalidators_runtime::{Inbox, Seed};
 use prometheus::Registry;
 
@@ -66,20 +66,8 @@ async fn a_forward_is_nine_steps_each_about_the_one_before() {
 async fn a_record_tells_where_the_miners_asked_came_from() {
     let mut metagraph = Metagraph::clone(&Stage::new(Cast::default()).lanes(&Config::default()).metagraph.borrow());
     let held_by = |uid: u16, hotkey: u8| Neuron {
-        uid: Uid(uid),
-        hotkey: Hotkey([hotkey; 32]),
         coldkey: Some(Hotkey([9; 32])),
-        axon: None,
-        stake: 0.0,
-        validator_permit: false,
-        active: true,
-        last_update: Block(0),
-        registered_at: Block(0),
-        incentive: 0.0,
-        consensus: 0.0,
-        dividends: 0.0,
-        validator_trust: 0.0,
-        emission: 0,
+        ..Neuron::newcomer(Uid(uid), Hotkey([hotkey; 32]), None)
     };
     metagraph.neurons = vec![held_by(0, 0), held_by(1, 77)];
     let mut miners = routed(3, &[]);

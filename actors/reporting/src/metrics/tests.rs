@@ -38,22 +38,7 @@ fn hotkey(uid: u16) -> Hotkey {
 }
 
 fn neuron(uid: u16) -> Neuron {
-    Neuron {
-        uid: Uid(uid),
-        hotkey: hotkey(uid),
-        coldkey: None,
-        axon: Some(Axon { address: ([127, 0, 0, 1], 1).into(), protocol: 4, version: 1 }),
-        stake: 0.0,
-        validator_permit: false,
-        active: true,
-        last_update: Block(0),
-        registered_at: Block(0),
-        incentive: 0.0,
-        consensus: 0.0,
-        dividends: 0.0,
-        validator_trust: 0.0,
-        emission: 0,
-    }
+    Neuron::newcomer(Uid(uid), hotkey(uid), Some(Axon { address: ([127, 0, 0, 1], 1).into(), protocol: 4, version: 1 }))
 }
 
 pub fn metagraph(uids: &[u16]) -> Metagraph {

@@ -215,7 +215,7 @@ fn clones_earn_less_with_each_and_a_replay_knows_it() {
             let of = |place: usize| if miner < 6 && place != miner { 0 } else { miner };
             (0..25).map(|place| format!("w{number}x{}x{place}", of(place))).collect::<Vec<_>>().join(" ")
         };
-        let mut record = record(&[true; 20], raw(&vec![Some(-2.0); 20], None));
+        let mut record = record(&[true; 20], raw(&[Some(-2.0); 20], None));
         for (at, (completion, asked)) in record.completions.iter_mut().zip(&mut record.asked).enumerate() {
             completion.hotkey = openvalidators_messages::Hotkey([at as u8; 32]);
             completion.elapsed_seconds = 1.0 + at as f64;

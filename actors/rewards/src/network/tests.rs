@@ -25,22 +25,7 @@ pub(crate) fn hotkey(uid: u16) -> Hotkey {
 
 pub(crate) fn metagraph(epoch_index: u64) -> Metagraph {
     let axon = Axon { address: SocketAddr::from(([127, 0, 0, 1], 9)), protocol: 4, version: 1 };
-    let neuron = |uid: u16| Neuron {
-        uid: Uid(uid),
-        hotkey: hotkey(uid),
-        coldkey: None,
-        axon: (uid + 1 < MINERS).then_some(axon),
-        stake: 0.0,
-        validator_permit: false,
-        active: true,
-        last_update: Block(0),
-        registered_at: Block(0),
-        incentive: 0.0,
-        consensus: 0.0,
-        dividends: 0.0,
-        validator_trust: 0.0,
-        emission: 0,
-    };
+    let neuron = |uid: u16| Neuron::newcomer(Uid(uid), hotkey(uid), (uid + 1 < MINERS).then_some(axon));
     Metagraph {
         netuid: Netuid(1),
         block: Block(1),
